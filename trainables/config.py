@@ -1,0 +1,247 @@
+"""The config tree of one trial: every leaf a study may set, its default and its bounds.
+
+Nothing heavier than pydantic is imported here, so that a study is checked and planned without a tensor library.
+A resolved config (`resolve`) holds no `auto` and no native size left open: it is what keys are made of.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Precision = Literal["fp32", "bf16"]
+Device = Literal["cpu", "cuda"]
+Augment = Literal["none", "shift", "crop_flip"]
+Share = Annotated[float, Field(ge=0, le=1)]
+PruneFactorRatio = Annotated[float, Field(ge=0, lt=1)]
+LayerRole = Literal["first", "last", "downsample"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """What is known of a data set before it is loaded.
+
+    `train_images` counts all images that are not test images; validation images are taken out of them.
+    `fingerprint` is part of every key that depends on the data: it changes when the images do.
+    """
+
+    image_size: int
+    channels: int
+    classes: int
+    train_images: int
+    test_images: int
+    augment: Augment
+    fingerprint: str
+
+
+DATASETS: dict[str, DataFacts] = {
+    "digits": DataFacts(8, 1, 10, 1437, 360, "none", "sklearn:optical-digits:1797"),
+    "mnist": DataFacts(28, 1, 10, 60_000, 10_000, "shift", "torchvision:MNIST"),
+    "fashion_mnist": DataFacts(28, 1, 10, 60_000, 10_000, "crop_flip", "torchvision:FashionMNIST"),
+    "cifar10": DataFacts(32, 3, 10, 50_000, 10_000, "crop_flip", "torchvision:CIFAR10"),
+    "cifar100": DataFacts(32, 3, 100, 50_000, 10_000, "crop_flip", "torchvision:CIFAR100"),
+}
+
+NATIVE_WIDTH: dict[str, int] = {
+    **dict.fromkeys(("resnet8", "resnet14", "resnet20", "resnet32", "resnet56"), 16),
+    "resnet18": 64,
+    "vgg_small": 128,
+}
+
+
+class Section(BaseModel):
+    """A frozen part of the tree; unknown keys, NaN and infinities are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class DataConfig(Section):
+    """Which images, and how many of them."""
+
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"] = Field(description="data set")
+    image_size: int | None = Field(None, ge=8, le=512, description="pixels a side; null: the set's own size")
+    train_size: int | None = Field(None, ge=10, description="training and validation images in all; null: all")
+    val_share: float = Field(0.1, gt=0, lt=1, description="share of them held out for validation")
+    augment: Literal["auto", "none", "shift", "crop_flip"] = Field("auto", description="training augmentation")
+
+
+class ModelConfig(Section):
+    """Which network."""
+
+    name: Literal["resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet18", "vgg_small"] = Field(
+        description="architecture"
+    )
+    width: int | None = Field(None, ge=1, le=1024, description="filters of the first stage; null: the paper's")
+    stem: Literal["cifar", "imagenet"] = Field("cifar", description="first layers; imagenet: 7x7 and pooling (resnet18)")
+    block: Literal["standard", "bn_first"] = Field("standard", description="conv-BN-ReLU, or BN-ReLU-conv")
+
+
+class TrainConfig(Section):
+    """How the dense network is trained."""
+
+    epochs: int = Field(30, ge=1, description="passes over the training images")
+    optimizer: Literal["sgd"] = Field("sgd", description="SGD with Nesterov momentum")
+    lr: float = Field(0.1, gt=0, description="largest learning rate of the schedule")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 decay of weights (BN and biases excluded)")
+    batch_size: int = Field(128, ge=2, description="images per step")
+    schedule: Literal["onecycle", "cosine"] = Field("onecycle", description="learning-rate schedule, per step")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast where a probe gains")
+
+
+class CompressBase(Section):
+    """What every compression method has: a schedule that continues from the dense parent."""
+
+    epochs: int = Field(20, ge=1, description="passes over the training images")
+    lr: float = Field(0.05, gt=0, description="largest learning rate of the schedule")
+
+    def inert(self) -> frozenset[str]:
+        """Leaves that have no effect given the others; they are left out of the key."""
+        return frozenset()
+
+    def canonical(self) -> "CompressBase":
+        """The same computation with every inert leaf at its default."""
+        defaults = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in self.inert()}
+        return self.model_copy(update=defaults)
+
+
+class FinetuneConfig(CompressBase):
+    """Nothing compressed: the parent trained on with the same schedule (baseline `dense_finetuned`)."""
+
+    method: Literal["finetune"] = "finetune"
+
+
+class PruneFields(CompressBase):
+    """What the filter-pruning methods share."""
+
+    pfr: PruneFactorRatio = Field(0.4, description="prune factor ratio: share of filters removed per layer")
+    scope: Literal["inner", "all"] = Field("inner", description="inner: channels that touch no residual sum; all: tied too")
+    round_to: int = Field(1, ge=1, le=64, description="surviving filters are rounded up to a multiple of this")
+    ramp_share: Share = Field(0.4, description="share of the epochs in which the PFR rises (cubic)")
+    freeze_share: Share = Field(0.3, description="share of the epochs at the end in which masks stay")
+
+    @model_validator(mode="after")
+    def _ramp_ends_before_freeze(self) -> Self:
+        if self.ramp_share + self.freeze_share > 1 + 1e-9:
+            msg = f"ramp_share {self.ramp_share} + freeze_share {self.freeze_share} is above 1: the ramp must end first"
+            raise ValueError(msg)
+        return self
+
+    def inert(self) -> frozenset[str]:
+        """Without pruning nothing that shapes the masks matters."""
+        return frozenset({"scope", "round_to", "ramp_share", "freeze_share"}) if self.pfr == 0 else frozenset()
+
+
+class BinaryFields(CompressBase):
+    """What the methods with one-bit weights share."""
+
+    scale: Literal["filter", "layer", "one"] = Field("filter", description="where the scale mean|w| is taken; one: 1")
+    full_precision: tuple[LayerRole, ...] = Field(("first", "last"), strict=False, description="layers that stay fp32")
+
+    @model_validator(mode="after")
+    def _roles_once(self) -> Self:
+        if len(set(self.full_precision)) < len(self.full_precision):
+            msg = f"full_precision names a layer role twice: {list(self.full_precision)}"
+            raise ValueError(msg)
+        return self
+
+
+class StqConfig(PruneFields, BinaryFields):
+    """Structured ternary quantization: whole filters pruned, the others one bit a weight (STQ-Nets, BMVC 2020)."""
+
+    method: Literal["stq"] = "stq"
+    threshold: float = Field(0.7, gt=0, le=10, description="a weight is near zero when |w| < threshold x mean or max |w|")
+    threshold_of: Literal["mean", "max"] = Field("mean", description="what the threshold is a factor of, per layer")
+    score: Literal["zero_share", "mean_abs", "binarization_error"] = Field("zero_share", description="filters' rank")
+
+    def inert(self) -> frozenset[str]:
+        """The threshold acts through the zero share alone; at PFR 0 no filter is ranked."""
+        unranked = {"threshold", "threshold_of"}
+        if self.pfr == 0:
+            return super().inert() | unranked | {"score"}
+        return frozenset(unranked) if self.score != "zero_share" else frozenset()
+
+
+class BinaryConfig(BinaryFields):
+    """One-bit weights, nothing pruned: STQ at PFR 0."""
+
+    method: Literal["binary"] = "binary"
+
+    def canonical(self) -> StqConfig:
+        """STQ at PFR 0, of which this is another name."""
+        shared = {name: getattr(self, name) for name in BinaryFields.model_fields}
+        return StqConfig(pfr=0.0, **shared)
+
+
+class L1PruneConfig(PruneFields):
+    """Filters with the smallest mean |w| pruned, the others fp32 (Li et al., ICLR 2017, with a ramp)."""
+
+    method: Literal["l1_prune"] = "l1_prune"
+
+    def canonical(self) -> CompressBase:
+        """At PFR 0 it is plain finetuning."""
+        return FinetuneConfig(epochs=self.epochs, lr=self.lr) if self.pfr == 0 else self
+
+
+CompressConfig = Annotated[
+    StqConfig | BinaryConfig | L1PruneConfig | FinetuneConfig,
+    Field(discriminator="method", description="compression after training; absent: none"),
+]
+
+
+class TrialConfig(Section):
+    """One trial: a path of stages from data to a measured network."""
+
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    compress: CompressConfig | None = None
+
+    @model_validator(mode="after")
+    def _combination_is_possible(self) -> Self:
+        facts = DATASETS[self.data.name]
+        if self.data.train_size is not None and self.data.train_size > facts.train_images:
+            msg = f"data.train_size {self.data.train_size} is more than the {facts.train_images} of {self.data.name}"
+            raise ValueError(msg)
+        images = self.data.train_size or facts.train_images
+        held_out = round(images * self.data.val_share)
+        if not 1 <= held_out <= images - self.train.batch_size:
+            msg = (
+                f"data.val_share {self.data.val_share} of {images} images leaves {images - held_out} for training and "
+                f"{held_out} for validation; needed are a full batch (train.batch_size {self.train.batch_size}) and 1"
+            )
+            raise ValueError(msg)
+        if self.model.stem == "imagenet" and self.model.name != "resnet18":
+            msg = f"model.stem imagenet needs model.name resnet18, not {self.model.name}"
+            raise ValueError(msg)
+        size = self.data.image_size or facts.image_size
+        if self.model.stem == "imagenet" and size < 32:
+            msg = f"model.stem imagenet needs images of at least 32 pixels a side, not {size} (data.image_size)"
+            raise ValueError(msg)
+        if self.model.name == "vgg_small" and self.model.block == "bn_first":
+            msg = "model.block bn_first needs residual blocks; vgg_small has none"
+            raise ValueError(msg)
+        return self
+
+
+def resolve(config: TrialConfig, precision: Precision) -> TrialConfig:
+    """Fill in what the study left open, so that equal computations have equal configs.
+
+    `precision` answers `train.precision: auto`; a precision that the study names stands.
+    """
+    facts = DATASETS[config.data.name]
+    data = {
+        "image_size": config.data.image_size or facts.image_size,
+        "train_size": config.data.train_size or facts.train_images,
+        "augment": facts.augment if config.data.augment == "auto" else config.data.augment,
+    }
+    model = {"width": config.model.width or NATIVE_WIDTH[config.model.name]}
+    train = {"precision": precision if config.train.precision == "auto" else config.train.precision}
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update=data),
+            "model": config.model.model_copy(update=model),
+            "train": config.train.model_copy(update=train),
+        }
+    )

@@ -1,0 +1,28 @@
+"""What a stage may raise on purpose.
+
+TrialError
+├── DataError         the images are absent, corrupted or not what the config says
+├── InfeasibleError   the config cannot be carried out on this network (row status `infeasible`)
+├── DivergedError     the loss is no longer a number (row status `failed`, failure `diverged`)
+└── PackedFileError   a packed file is truncated, tampered with or of another version
+"""
+
+
+class TrialError(Exception):
+    """A stage could not be carried out; the message says what is wrong and what to do."""
+
+
+class DataError(TrialError):
+    """Images are absent, corrupted, or not what the config says."""
+
+
+class InfeasibleError(TrialError):
+    """The config asks for something that this network cannot be."""
+
+
+class DivergedError(TrialError):
+    """The training loss became NaN or infinite."""
+
+
+class PackedFileError(TrialError):
+    """A packed file cannot be read."""
