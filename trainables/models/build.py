@@ -1,0 +1,113 @@
+"""From a resolved `ModelConfig` to a network, and from a generator to its first weights."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from trainables.config import ModelConfig
+from trainables.models.resnet import ResNet
+from trainables.models.vgg import VggSmall
+
+# Blocks per stage; 6n + 2 layers with n blocks in each of three stages (CVPR 2016, section 4.2).
+DEPTHS: dict[str, tuple[int, ...]] = {
+    "resnet8": (1, 1, 1),
+    "resnet14": (2, 2, 2),
+    "resnet20": (3, 3, 3),
+    "resnet32": (5, 5, 5),
+    "resnet56": (9, 9, 9),
+    "resnet18": (2, 2, 2, 2),
+}
+
+Builder = Callable[[ModelConfig, int, int, int], nn.Module]
+
+
+def _resnet(config: ModelConfig, width: int, channels: int, classes: int) -> nn.Module:
+    return ResNet(channels, classes, width, DEPTHS[config.name], config.stem, config.block)
+
+
+def _vgg_small(config: ModelConfig, width: int, channels: int, classes: int) -> nn.Module:
+    return VggSmall(channels, classes, width)
+
+
+BUILDERS: dict[str, Builder] = {**dict.fromkeys(DEPTHS, _resnet), "vgg_small": _vgg_small}
+
+
+def build(config: ModelConfig, channels: int, classes: int) -> nn.Module:
+    """The network of a resolved config, on the CPU and in fp32; no random number is drawn.
+
+    Its weights are NaN until `initialise` or `load_state_dict` has set them, so that a forgotten call shows at once.
+
+    Raises:
+        ValueError: the config is not resolved (its width is open).
+
+    """
+    if config.width is None:
+        msg = "model.width is open; build takes a resolved config (trainables.config.resolve)"
+        raise ValueError(msg)
+    with torch.device("meta"):
+        model = BUILDERS[config.name](config, config.width, channels, classes)
+    model.to_empty(device="cpu")
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            for parameter in module.parameters(recurse=False):
+                nn.init.constant_(parameter, math.nan)
+    return model
+
+
+def initialise(model: nn.Module, generator: torch.Generator) -> None:
+    """Set every weight from `generator`, in module order.
+
+    Convolutions: normal, variance 2 / fan_out (He et al., ICCV 2015, for ReLU); BN: scale 1, shift 0, fresh
+    statistics; linear: uniform in +-1/sqrt(inputs); biases 0.
+
+    Raises:
+        TypeError: a module of another type holds parameters.
+
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.in_features)
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+            continue
+        elif next(module.parameters(recurse=False), None) is not None:
+            msg = f"no initialisation is known for {name} ({type(module).__name__})"
+            raise TypeError(msg)
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            nn.init.zeros_(bias)
+
+
+def first_layer(model: nn.Module) -> str:
+    """Name of the first convolution in module order.
+
+    Raises:
+        ValueError: there is none.
+
+    """
+    return _names(model, nn.Conv2d)[0]
+
+
+def last_layer(model: nn.Module) -> str:
+    """Name of the last linear layer in module order.
+
+    Raises:
+        ValueError: there is none.
+
+    """
+    return _names(model, nn.Linear)[-1]
+
+
+def _names(model: nn.Module, kind: type[nn.Module]) -> list[str]:
+    names = [name for name, module in model.named_modules() if isinstance(module, kind)]
+    if not names:
+        msg = f"{type(model).__name__} has no {kind.__name__} layer"
+        raise ValueError(msg)
+    return names
