@@ -1,0 +1,151 @@
+"""Plan and stage records -> the Parquet tables of a study."""
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.analysis import tables
+from orchestrator.artifacts import publish
+from orchestrator.errors import StoreError
+from orchestrator.ledger import StageRecord
+from orchestrator.plan import Plan, Trial
+from trainables.config import TrialConfig
+
+Records = Mapping[str, StageRecord]
+Row = dict[str, Any]
+
+
+def write_tables(folder: Path, plan: Plan, records: Records) -> None:
+    """Replace `trials.parquet`, `_stages.parquet` and `_history.parquet` of a study, each whole.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    kept = [records[key] for key in plan.stages if key in records]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "trials.parquet", trial_table(plan, records))
+        _write(folder / "_stages.parquet", _table([_stage_row(record) for record in kept], tables.stages_schema()))
+        _write(folder / "_history.parquet", _table(_history_rows(kept), tables.history_schema()))
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot write the tables: {error.strerror}") from error
+
+
+def trial_table(plan: Plan, records: Records) -> pa.Table:
+    """One row a trial of the plan, cells first; what has not been computed is null."""
+    rows = [_trial_row(plan, trial, records) for trial in plan.trials]
+    leaves = sorted({name for row in rows for name in row if tables.is_config_column(name)})
+    types = {name: pa.infer_type([row.get(name) for row in rows]) for name in leaves}
+    return _table(rows, tables.schema(types))
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    publish(path, buffer.getvalue())
+
+
+def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
+
+
+def _trial_row(plan: Plan, trial: Trial, records: Records) -> Row:
+    path = [records.get(key) for key in trial.path]
+    kinds = [plan.stages[key].kind for key in trial.path]
+    row: Row = {
+        "study": plan.spec.study,
+        "trial_id": trial.id,
+        "role": trial.role,
+        "baseline": trial.baseline,
+        "seed": trial.seed,
+        **{f"stage_keys.{kind}": key for kind, key in zip(kinds, trial.path, strict=True)},
+        **_leaves(trial.config),
+        **_state(path),
+    }
+    finished = [record for record in path if record is not None]
+    if row["status"] == "complete":
+        for record in finished:
+            row |= record.metrics
+        row |= _comparisons(trial, records, row["accuracy"])
+    return row | _seconds(finished) | _provenance(finished)
+
+
+def _leaves(config: TrialConfig) -> Row:
+    leaves: Row = {}
+    for section, values in config.model_dump(exclude_none=True).items():
+        for name, value in values.items():
+            leaves[f"{section}.{name}"] = ",".join(value) if isinstance(value, tuple | list) else value
+    return leaves
+
+
+def _state(path: Sequence[StageRecord | None]) -> Row:
+    """A trial is what its first unfinished or failed stage is."""
+    for record in path:
+        if record is None:
+            return {"status": None}
+        if record.status != "complete":
+            error = f"stage {record.kind}: {record.error}"
+            return {"status": record.status, "failure": record.failure, "error": error}
+    return {"status": "complete"}
+
+
+def _comparisons(trial: Trial, records: Records, accuracy: float) -> Row:
+    found: Row = {}
+    for name, key in trial.baselines.items():
+        record = records.get(key)
+        found[f"{name}_accuracy"] = record.metrics.get("accuracy") if record and record.status == "complete" else None
+    return found | {
+        "accuracy_drop": _drop(found.get("dense_finetuned_accuracy"), accuracy),
+        "binary_accuracy_drop": _drop(found.get("binary_accuracy"), accuracy),
+    }
+
+
+def _drop(baseline: float | None, accuracy: float) -> float | None:
+    return None if baseline is None else baseline - accuracy
+
+
+def _seconds(finished: Sequence[StageRecord]) -> Row:
+    busy = {record.kind: record.busy_s for record in finished if record.status == "complete"}
+    spent = [busy[kind] for kind in ("select", "train", "compress") if kind in busy]
+    return {
+        "train_s": busy.get("train"),
+        "compress_s": busy.get("compress"),
+        "measure_s": busy.get("evaluate"),
+        "wall_time_s": sum(spent) if spent else None,
+    }
+
+
+def _provenance(finished: Sequence[StageRecord]) -> Row:
+    if not finished:
+        return {}
+    last = finished[-1]
+    return {
+        "threads": last.threads,
+        "device": last.device,
+        "hosts": ",".join(sorted({record.host for record in finished})),
+        "mixed_hosts": len({(record.machine, record.threads, record.device) for record in finished}) > 1,
+        "finished_at": _timestamp(last.finished_at),
+        **{f"versions.{name}": text for name, text in last.versions.items()},
+    }
+
+
+def _stage_row(record: StageRecord) -> Row:
+    row = {name: getattr(record, name) for name in tables.stages_schema().names if hasattr(record, name)}
+    return row | {
+        "stage": record.kind,
+        "started_at": _timestamp(record.started_at),
+        "finished_at": _timestamp(record.finished_at),
+    }
+
+
+def _history_rows(records: Sequence[StageRecord]) -> list[Row]:
+    return [{"key": record.key, "stage": record.kind, **epoch} for record in records for epoch in record.history]
+
+
+def _timestamp(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,93 @@
+"""How long a stage will take: from finished stages of the same workload, else a guess from its arithmetic."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.ledger import StageRecord
+from trainables.config import DATASETS, NATIVE_WIDTH, TrialConfig
+from trainables.keys import Stage
+
+Basis = Literal["history", "guess"]
+
+MMACS_AT_32_PIXELS: dict[str, float] = {
+    "resnet8": 12.6, "resnet14": 26.9, "resnet20": 41.0, "resnet32": 69.4, "resnet56": 126.1,
+    "resnet18": 556.0, "vgg_small": 616.0,
+}  # fmt: skip
+"""Millions of multiply-accumulates of one 32-pixel image at the native width."""
+
+# Rough figures of one 3.6 GHz core; they order the work until the first stages have been timed.
+GMACS_PER_S = {"fp32": 30.0, "bf16": 60.0, "auto": 30.0}
+CALLS_S_PER_STEP = 0.005
+GPU_FACTOR = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Busy seconds of a stage on one worker, and what they rest on."""
+
+    seconds: float
+    basis: Basis
+
+
+def workload(stage: Stage) -> str:
+    """Names the kind of work of a stage: stages of one workload take the same time per image."""
+    config = stage.config
+    parts: tuple[object, ...] = (stage.kind, config.model.name, config.model.width, config.model.block)
+    parts += (config.data.name, config.data.image_size, config.data.augment, stage.device)
+    if stage.kind != "evaluate":
+        parts += (config.train.precision, config.train.batch_size)
+    if stage.kind == "compress" and config.compress:
+        parts += (config.compress.method,)
+    return " ".join(str(part) for part in parts)
+
+
+def images_seen(stage: Stage) -> int:
+    """How many images pass through the network forwards (evaluate) or both ways (train, compress)."""
+    config = stage.config
+    images = config.data.train_size or DATASETS[config.data.name].train_images
+    held_out = round(images * config.data.val_share)
+    if stage.kind == "evaluate":
+        return DATASETS[config.data.name].test_images + held_out
+    epochs = config.train.epochs if stage.kind == "train" else (config.compress.epochs if config.compress else 0)
+    return (images - held_out) * epochs
+
+
+class Estimator:
+    """Seconds per image by workload, learnt from finished stages."""
+
+    def __init__(self, records: Iterable[StageRecord] = ()) -> None:
+        self._rates: defaultdict[str, list[float]] = defaultdict(list)
+        for record in records:
+            self.learn(record)
+
+    def learn(self, record: StageRecord) -> None:
+        """Take a finished stage into account."""
+        if record.status == "complete" and record.images > 0:
+            self._rates[record.workload].append(record.busy_s / record.images)
+
+    def estimate(self, stage: Stage) -> Estimate:
+        """Seconds that `stage` will be busy."""
+        rates = self._rates.get(workload(stage))
+        if rates:
+            return Estimate(statistics.median(rates) * images_seen(stage), "history")
+        return Estimate(_guess(stage), "guess")
+
+
+def _guess(stage: Stage) -> float:
+    config, images = stage.config, images_seen(stage)
+    passes = 1 if stage.kind == "evaluate" else 3
+    gmacs = _mmacs(config) / 1e3 * passes * images
+    steps = images / config.train.batch_size
+    seconds = gmacs / GMACS_PER_S[config.train.precision] + steps * CALLS_S_PER_STEP * passes / 3
+    return seconds / (GPU_FACTOR if stage.device == "cuda" else 1.0)
+
+
+def _mmacs(config: TrialConfig) -> float:
+    size = config.data.image_size or DATASETS[config.data.name].image_size
+    native = NATIVE_WIDTH[config.model.name]
+    width = config.model.width or native
+    downscaling = 16 if config.model.stem == "imagenet" else 1
+    return MMACS_AT_32_PIXELS[config.model.name] * (size / 32) ** 2 * (width / native) ** 2 / downscaling

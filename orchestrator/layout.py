@@ -1,0 +1,40 @@
+"""Where things lie under a results root."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.artifacts import ArtifactStore
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names below one results root; a leading underscore or dot hides a name from readers of data sets."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        """Folder of the ledgers, one file a run."""
+        return self.root / ".store" / "ledger"
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """Stage outputs by key."""
+        return ArtifactStore(self.root / ".store" / "artifacts")
+
+    @property
+    def probes(self) -> Path:
+        """Answers of earlier precision probes: a store keeps to one answer, or its keys would drift."""
+        return self.root / ".store" / "probes.json"
+
+    def lock(self, study: str) -> Path:
+        """File that a running sweep of the study holds locked."""
+        return self.root / ".store" / "locks" / study
+
+    def study(self, study: str) -> Path:
+        """Folder of a study's tables."""
+        return self.root / study
+
+    def studies(self) -> list[str]:
+        """Studies that have a table here."""
+        return sorted(path.parent.name for path in self.root.glob("*/trials.parquet"))

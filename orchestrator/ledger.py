@@ -1,0 +1,186 @@
+"""Durable commit of finished stages, and their replay.
+
+Each driver run appends to a file of its own, `<root>/<run>.jsonl`: a header line, then one line a finished stage. A
+line is eight hex digits of CRC-32, a space, and JSON; it is on disk before the stage is reported done.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from io import FileIO
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.errors import StoreError
+
+LEDGER_VERSION = 1
+
+StageStatus = Literal["complete", "failed", "infeasible"]
+Failure = Literal["bug", "data", "diverged", "lost", "oom"]
+
+SETTLED_FAILURES: frozenset[Failure] = frozenset({"diverged"})
+"""Failures that a second run of the same stage would only repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """What is kept of a finished stage. Times are seconds since 1970 (UTC); `busy_s` is what the stage itself took.
+
+    `workload` and `images` say what the seconds were spent on, for later estimates.
+    """
+
+    key: str
+    kind: str
+    parent: str | None
+    seed: int
+    status: StageStatus
+    busy_s: float
+    started_at: float
+    finished_at: float
+    failure: Failure | None = None
+    error: str | None = None
+    metrics: Mapping[str, float | int | None] = field(default_factory=dict)
+    history: Sequence[Mapping[str, float]] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    workload: str = ""
+    images: int = 0
+    artifact_sha256: str | None = None
+    artifact_bytes: int | None = None
+    parent_sha256: str | None = None
+    host: str = ""
+    machine: str = ""
+    pid: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    versions: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
+    attempt: int = 1
+
+    @property
+    def settled(self) -> bool:
+        """Whether running the stage again could not change the outcome."""
+        return self.status != "failed" or self.failure in SETTLED_FAILURES
+
+
+_FIELDS = frozenset(f.name for f in fields(StageRecord))
+
+
+class LedgerWriter:
+    """Appends the finished stages of one run; each `commit` is on disk when it returns."""
+
+    def __init__(self, root: Path, run: str) -> None:
+        self.path = root / f"{run}.jsonl"
+        self._file: FileIO | None = None
+
+    def commit(self, records: Iterable[StageRecord]) -> None:
+        """Append `records` in one write and one fsync.
+
+        Raises:
+            StoreError: the ledger cannot be written.
+        """
+        lines = b"".join(_line({"stage": asdict(record)}) for record in records)
+        try:
+            file = self._opened()
+            file.write(lines)
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot append to the ledger: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file; a later commit opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _opened(self) -> FileIO:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = not self.path.exists()
+            self._file = FileIO(self.path, "a")
+            if fresh:
+                self._file.write(_line({"ledger": LEDGER_VERSION}))
+        return self._file
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The finished stages of all runs under one root, and what could not be read."""
+
+    records: Mapping[str, StageRecord]
+    warnings: tuple[str, ...]
+
+
+def replay(root: Path) -> Replay:
+    """Read every ledger under `root`; of two records of one stage the better, then the earlier attempt stands.
+
+    A torn last line (the run was killed while writing) is passed over in silence; damage elsewhere is a warning, and
+    the stages on those lines count as not done.
+
+    Raises:
+        StoreError: a ledger was written by another version, or cannot be read.
+    """
+    best: dict[str, StageRecord] = {}
+    warnings: list[str] = []
+    for path in sorted(root.glob("*.jsonl")):
+        for record in _records(path, warnings):
+            known = best.get(record.key)
+            if known is None or _precedence(record) < _precedence(known):
+                best[record.key] = record
+    return Replay(best, tuple(warnings))
+
+
+def _precedence(record: StageRecord) -> tuple[bool, float, int, str]:
+    """Settled records first; among failures the latest attempt; among equals the first commit by attempt and run."""
+    recency = 0.0 if record.settled else -record.finished_at
+    return not record.settled, recency, record.attempt, record.run
+
+
+def _records(path: Path, warnings: list[str]) -> Iterator[StageRecord]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot read the ledger: {error.strerror}") from error
+    last = len(lines) - 1
+    for number, line in enumerate(lines):
+        content = _parsed(line)
+        if content is None:
+            if line and number != last:
+                warnings.append(f"{path}: line {number + 1} is damaged; its stage counts as not done")
+            continue
+        _refuse_foreign(content, path)
+        if "stage" in content:
+            yield _record(content["stage"], path)
+
+
+def _refuse_foreign(content: dict[str, Any], path: Path) -> None:
+    version = content.get("ledger", LEDGER_VERSION)
+    if version != LEDGER_VERSION:
+        raise StoreError(
+            f"{path}: written with ledger version {version}, this is version {LEDGER_VERSION}. "
+            "Use the version of the program that wrote it, or another --results folder."
+        )
+
+
+def _record(stage: dict[str, Any], path: Path) -> StageRecord:
+    unknown = sorted(stage.keys() - _FIELDS)
+    if unknown:
+        raise StoreError(f"{path}: unknown fields {', '.join(unknown)}; a later version of the program wrote this ledger")
+    try:
+        return StageRecord(**stage)
+    except TypeError as error:
+        raise StoreError(f"{path}: a stage record is incomplete: {error}") from error
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    # default=str would hide a tensor in a metric; NaN is refused because JSON has none.
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    checksum, _, text = line.partition(b" ")
+    if len(checksum) != 8 or b"%08x" % zlib.crc32(text) != checksum:
+        return None
+    return json.loads(text)

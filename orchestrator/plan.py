@@ -1,0 +1,181 @@
+"""StudySpec -> Plan: the trials of a study and the forest of stages they share. Pure: no disk, no tensors."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.errors import PlanError
+from orchestrator.search import Cell, Excluded, cells
+from orchestrator.spec import StudySpec
+from trainables.config import (
+    BinaryConfig,
+    CompressConfig,
+    Device,
+    FinetuneConfig,
+    Precision,
+    StqConfig,
+    TrialConfig,
+    resolve,
+)
+from trainables.keys import PathFinder, Stage
+
+BaselineName = Literal["dense", "dense_finetuned", "binary"]
+PrecisionOf = Callable[[TrialConfig], Precision]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One row of the result: a path through the forest.
+
+    `config` is resolved but keeps inert leaves, which are columns though no part of a key. `baselines` gives, by
+    name, the key of the evaluation that this trial is compared with.
+    """
+
+    id: str
+    baseline: BaselineName | None
+    seed: int
+    config: TrialConfig
+    path: tuple[str, ...]
+    baselines: Mapping[BaselineName, str]
+
+    @property
+    def role(self) -> Literal["cell", "baseline"]:
+        """Cells were asked for; baselines were added by the plan."""
+        return "baseline" if self.baseline else "cell"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All trials of a study, cells first, and their stages by key, parents before children."""
+
+    spec: StudySpec
+    trials: tuple[Trial, ...]
+    stages: Mapping[str, Stage]
+    excluded: tuple[Excluded, ...]
+
+    @property
+    def cells(self) -> int:
+        """How many trials the study asked for."""
+        return sum(trial.baseline is None for trial in self.trials)
+
+    @property
+    def digest(self) -> str:
+        """Names the set of trials: two runs of equal digest do the same work."""
+        ids = "\n".join(sorted(trial.id for trial in self.trials))
+        return hashlib.sha256(ids.encode()).hexdigest()[:16]
+
+    def unshared(self) -> Counter[str]:
+        """How often each stage would run if every trial ran its whole path."""
+        return Counter(key for trial in self.trials for key in trial.path)
+
+
+def plan(spec: StudySpec, precision_of: PrecisionOf) -> Plan:
+    """Lay out the trials of `spec`; `precision_of` answers `train.precision: auto` for a config.
+
+    Raises:
+        PlanError: no cell is left, or an axis has no effect in any cell.
+        SpecError: a cell is an impossible combination.
+    """
+    found = cells(spec)
+    if not found.cells:
+        raise PlanError(f"{spec.source}: no cell is left: {_excluded_text(found.excluded)}")
+    _refuse_inert_axes(spec, found.cells)
+    device: Device = "cuda" if spec.resources.gpus > 0 else "cpu"
+    builder = _Builder(PathFinder(device), precision_of)
+    for cell in found.cells:
+        builder.add(cell)
+    return Plan(spec, builder.trials(), builder.stages, found.excluded)
+
+
+class _Builder:
+    def __init__(self, finder: PathFinder, precision_of: PrecisionOf) -> None:
+        self.stages: dict[str, Stage] = {}
+        self._finder = finder
+        self._precision_of = precision_of
+        self._cells: dict[str, Trial] = {}
+        self._baselines: dict[str, Trial] = {}
+        self._resolved: dict[tuple[object, ...], TrialConfig] = {}
+        self._baseline_keys: dict[tuple[object, ...], Mapping[BaselineName, str]] = {}
+
+    def trials(self) -> tuple[Trial, ...]:
+        return (*self._cells.values(), *self._baselines.values())
+
+    def add(self, cell: Cell) -> None:
+        config = self._resolve(cell.config)
+        baselines = self._compared_with(config, cell.seed)
+        trial = self._trial(config, cell.seed, None, baselines)
+        self._cells.setdefault(trial.id, trial)
+
+    def _resolve(self, config: TrialConfig) -> TrialConfig:
+        identity = (config.data, config.model, config.train)
+        dense = self._resolved.get(identity)
+        if dense is None:
+            dense = resolve(config, "fp32" if config.train.precision != "auto" else self._precision_of(config))
+            self._resolved[identity] = dense
+        return _with_compress(dense, config.compress)
+
+    def _compared_with(self, config: TrialConfig, seed: int) -> Mapping[BaselineName, str]:
+        wanted = _baselines(config.compress)
+        identity = (config.data, config.model, config.train, seed, *wanted.values())
+        known = self._baseline_keys.get(identity)
+        if known is None:
+            trials = {name: _with_compress(config, compress) for name, compress in wanted.items()}
+            known = {name: self._finder.path(trial, seed)[-1].key for name, trial in trials.items()}
+            self._baseline_keys[identity] = known
+            for name, trial in trials.items():
+                row = self._trial(trial, seed, name, known)
+                self._baselines.setdefault(row.id, row)
+        return known
+
+    def _trial(
+        self, config: TrialConfig, seed: int, baseline: BaselineName | None, baselines: Mapping[BaselineName, str]
+    ) -> Trial:
+        path = self._finder.path(config, seed)
+        for stage in path:
+            self.stages.setdefault(stage.key, stage)
+        return Trial(_trial_id(path, config, baseline), baseline, seed, config, tuple(s.key for s in path), baselines)
+
+
+def _with_compress(config: TrialConfig, compress: CompressConfig | None) -> TrialConfig:
+    return TrialConfig.model_construct(data=config.data, model=config.model, train=config.train, compress=compress)
+
+
+def _baselines(compress: CompressConfig | None) -> dict[BaselineName, CompressConfig | None]:
+    if compress is None:
+        return {"dense": None}
+    found: dict[BaselineName, CompressConfig | None] = {
+        "dense": None,
+        "dense_finetuned": FinetuneConfig(epochs=compress.epochs, lr=compress.lr),
+    }
+    if isinstance(compress, StqConfig | BinaryConfig):
+        found["binary"] = BinaryConfig(
+            epochs=compress.epochs, lr=compress.lr, scale=compress.scale, full_precision=compress.full_precision
+        )
+    return found
+
+
+def _trial_id(path: tuple[Stage, ...], config: TrialConfig, baseline: BaselineName | None) -> str:
+    """Names a row: the last stage and, beside it, the inert leaves and the role that no key holds."""
+    compress = config.compress.model_dump(exclude_defaults=True) if config.compress else None
+    text = json.dumps([path[-1].key, compress, baseline], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _refuse_inert_axes(spec: StudySpec, found: Iterable[Cell]) -> None:
+    paths = {axis.path for axis in (*spec.axes, *(axis for group in spec.zips for axis in group))}
+    suspects = {path for path in paths if path.startswith("compress.")}
+    for cell in found:
+        if not suspects:
+            return
+        inert = cell.config.compress.inert() if cell.config.compress else frozenset[str]()
+        suspects = {path for path in suspects if path.removeprefix("compress.") in inert}
+    if suspects:
+        lines = "\n".join(f"  {path}: it has no effect in any cell, given the other leaves" for path in sorted(suspects))
+        raise PlanError(f"{spec.source}: an axis over an inert leaf\n{lines}\nRemove the axis, or change what makes it inert.")
+
+
+def _excluded_text(excluded: Iterable[Excluded]) -> str:
+    return "; ".join(f"{item.count} excluded by `{item.expression}`" for item in excluded) or "every axis is empty"

@@ -1,0 +1,234 @@
+"""The one driver of a run, whatever executes it: what is missing, what is committed, when to stop."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from orchestrator.compaction import write_tables
+from orchestrator.errors import RunError
+from orchestrator.estimate import Estimator
+from orchestrator.layout import Layout
+from orchestrator.ledger import LedgerWriter, StageRecord
+from orchestrator.plan import Plan
+from orchestrator.runner.schedule import Schedule, Task
+from trainables.keys import Stage
+
+TABLES_EVERY_S = 3.0
+REBUILDS = 3
+
+
+class Observer(Protocol):
+    """What a screen is told while a run goes on."""
+
+    def handed_out(self, stages: Sequence[Stage]) -> None:
+        """A worker was given these stages."""
+
+    def finished(self, records: Sequence[StageRecord], open_seconds: float) -> None:
+        """These stages are on disk; so many busy seconds are estimated to be left."""
+
+    def lost(self, stages: Sequence[str], reason: str) -> None:
+        """A worker died while it held these stages."""
+
+    def draining(self) -> None:
+        """No further work is handed out; what runs is finished."""
+
+
+class Runner(Protocol):
+    """Executes tasks until the driver has none left."""
+
+    @property
+    def workers(self) -> int:
+        """How many tasks may run at once."""
+        ...
+
+    def run(self, driver: "Driver") -> None:
+        """Take tasks from `driver` and give it their records until none is left or it drains."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What a run has to do: stages to run, parents before children, and records of all that is done."""
+
+    stages: tuple[Stage, ...]
+    done: Mapping[str, StageRecord]
+
+
+def missing(plan: Plan, records: Mapping[str, StageRecord], layout: Layout) -> Missing:
+    """Set difference of the plan and the ledger.
+
+    A finished parent whose output is gone or damaged runs again where something below it still has to run.
+    """
+    done = {key: records[key] for key in plan.stages if key in records and records[key].settled}
+    for stage in plan.stages.values():
+        parent = done.get(stage.parent or "")
+        if parent is not None and parent.status != "complete":
+            done[stage.key] = _inherited(stage, parent)
+    needed = {stage.parent for stage in plan.stages.values() if stage.key not in done}
+    for stage in reversed(plan.stages.values()):
+        record = done.get(stage.key)
+        if record is None or stage.key not in needed or record.status != "complete":
+            continue
+        if layout.artifacts.read(stage.key, record.artifact_sha256) is None:
+            del done[stage.key]
+            needed.add(stage.parent)
+    return Missing(tuple(stage for stage in plan.stages.values() if stage.key not in done), done)
+
+
+def _inherited(stage: Stage, parent: StageRecord) -> StageRecord:
+    return StageRecord(
+        key=stage.key, kind=stage.kind, parent=stage.parent, seed=stage.seed, status=parent.status,
+        failure=parent.failure, error=parent.error, busy_s=0.0, started_at=parent.started_at,
+        finished_at=parent.finished_at,
+    )  # fmt: skip
+
+
+class Driver:
+    """The state of one run: hands out tasks, commits records, keeps the tables fresh. Runners call it in one thread."""
+
+    def __init__(
+        self, plan: Plan, layout: Layout, records: Mapping[str, StageRecord], writer: LedgerWriter, observer: Observer
+    ) -> None:
+        self.plan = plan
+        self.records = dict(records)
+        self.draining = False
+        self._layout = layout
+        self._writer = writer
+        self._observer = observer
+        self._schedule: Schedule | None = None
+        self._tables = _TableWriter(plan, layout.study(plan.spec.study))
+
+    def begin(self, workers: int) -> Missing:
+        """Lay out what is to run, for so many workers."""
+        todo = missing(self.plan, self.records, self._layout)
+        self._schedule = Schedule(todo.stages, todo.done, Estimator(self.records.values()), workers)
+        return todo
+
+    @property
+    def schedule(self) -> Schedule:
+        """What is ready, running and open."""
+        if self._schedule is None:
+            msg = "the driver has not begun"
+            raise RuntimeError(msg)
+        return self._schedule
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more is to be handed out or awaited."""
+        return self.schedule.finished
+
+    def take(self) -> Task | None:
+        """The next task; None while draining or while everything left waits for running stages."""
+        task = None if self.draining else self.schedule.take()
+        if task:
+            self._observer.handed_out(task.stages)
+        return task
+
+    def commit(self, records: Sequence[StageRecord]) -> None:
+        """Make finished stages durable; only then they count as done.
+
+        Raises:
+            StoreError: the ledger or the tables cannot be written.
+        """
+        fresh = [record for record in records if record.key in self.schedule.open]
+        if not fresh:
+            return
+        self._writer.commit(fresh)
+        for record in fresh:
+            self.records[record.key] = record
+            self.schedule.finish(record)
+        self._observer.finished(fresh, self.schedule.open_seconds)
+        self._tables.refresh(self.records)
+
+    def lost(self, task: Task, reason: str) -> None:
+        """A worker died: its unfinished stages go back, or fail when that happened too often."""
+        unfinished = [stage.key for stage in task.stages if stage.key in self.schedule.running]
+        if not unfinished:
+            return
+        self._observer.lost(unfinished, reason)
+        exhausted = self.schedule.give_back(unfinished)
+        self.commit([self._lost_record(key, reason) for key in exhausted])
+
+    def drain(self) -> None:
+        """Hand out no further work."""
+        if not self.draining:
+            self.draining = True
+            self._observer.draining()
+
+    def close(self) -> None:
+        """Write the tables as they stand and close the ledger."""
+        self._tables.write(self.records)
+        self._writer.close()
+
+    def _lost_record(self, key: str, reason: str) -> StageRecord:
+        stage, now = self.schedule.stage(key), round(time.time(), 3)
+        return StageRecord(
+            key=key, kind=stage.kind, parent=stage.parent, seed=stage.seed, status="failed", failure="lost",
+            error=f"the worker died {self.schedule.attempts(key)} times while it held this stage: {reason}",
+            busy_s=0.0, started_at=now, finished_at=now, config=stage.own_config(), device=stage.device,
+        )  # fmt: skip
+
+
+class _TableWriter:
+    """Writes the tables at most every few seconds, and never for more than a small share of the time."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._due = time.monotonic() + TABLES_EVERY_S
+
+    def refresh(self, records: Mapping[str, StageRecord]) -> None:
+        if time.monotonic() >= self._due:
+            self.write(records)
+
+    def write(self, records: Mapping[str, StageRecord]) -> None:
+        started = time.monotonic()
+        write_tables(self._folder, self._plan, records)
+        now = time.monotonic()
+        self._due = now + max(TABLES_EVERY_S, 20 * (now - started))
+
+
+@contextmanager
+def draining_on_signals(driver: Driver) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM drains; a second Ctrl-C stops at once (KeyboardInterrupt). No effect off the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def drain(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and driver.draining:
+            raise KeyboardInterrupt
+        driver.drain()
+
+    before = {number: signal.signal(number, drain) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_missing(driver: Driver, runner: Runner) -> None:
+    """Run what is missing; where the runner itself breaks, rebuild it from what is still missing."""
+    for rebuild in range(REBUILDS):
+        driver.begin(runner.workers)
+        if driver.finished:
+            return
+        try:
+            runner.run(driver)
+        except RunnerBrokenError as error:
+            if driver.draining or rebuild + 1 == REBUILDS:
+                raise RunError(f"the runner broke {rebuild + 1} times, last with: {error}") from error
+            continue
+        if driver.finished or driver.draining:
+            return
+
+
+class RunnerBrokenError(Exception):
+    """The machinery that runs tasks failed, not a task."""

@@ -1,0 +1,175 @@
+"""Which stages are ready, in which order they are handed out, and how they are packed into tasks. Pure."""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from orchestrator.estimate import Estimator
+from orchestrator.ledger import StageRecord
+from trainables.keys import Stage
+
+TASK_S = 2.0
+"""Seconds of estimated work in a task: long against the cost of a hand-out, short against a wait for the last one."""
+
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is handed: ready stages, and descendants that become ready inside the task.
+
+    `parent_sha256` holds the hash of each parent that is not itself in the task; `attempts` counts from 1.
+    """
+
+    stages: tuple[Stage, ...]
+    parent_sha256: Mapping[str, str | None]
+    attempts: Mapping[str, int]
+
+
+class Schedule:
+    """The state of one run over the stages that are to run, parents before children.
+
+    `done` holds the records of parents that will not run. The longest remaining path goes first.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], done: Mapping[str, StageRecord], estimator: Estimator, workers: int
+    ) -> None:
+        self._estimator = estimator
+        self._workers = max(1, workers)
+        self._stages = {stage.key: stage for stage in stages}
+        self._children: defaultdict[str, list[Stage]] = defaultdict(list)
+        self._sha256 = {key: record.artifact_sha256 for key, record in done.items()}
+        self._attempts = dict.fromkeys(self._stages, 0)
+        self._seconds = {stage.key: estimator.estimate(stage).seconds for stage in stages}
+        self._open = set(self._stages)
+        self._running: set[str] = set()
+        self._ready: list[tuple[float, int, str]] = []
+        self._ready_seconds = 0.0
+        self._order = {key: position for position, key in enumerate(self._stages)}
+        for stage in stages:
+            if stage.parent in self._stages:
+                self._children[stage.parent].append(stage)
+        self._remaining = self._remaining_paths()
+        for stage in stages:
+            if stage.parent not in self._stages:
+                self._push(stage.key)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no stage is left to run or running."""
+        return not self._open
+
+    @property
+    def open(self) -> Set[str]:
+        """Keys of the stages that have not finished."""
+        return self._open
+
+    @property
+    def running(self) -> Set[str]:
+        """Keys of the stages that are handed out."""
+        return self._running
+
+    @property
+    def open_seconds(self) -> float:
+        """Estimated busy seconds of all that has not finished."""
+        return sum(self._seconds[key] for key in self._open)
+
+    def take(self) -> Task | None:
+        """The next task, or None while all that is left waits for running parents."""
+        budget = min(TASK_S, self._ready_seconds / (2 * self._workers))
+        taken: list[Stage] = []
+        seconds = 0.0
+        while self._ready and (not taken or seconds + self._seconds[self._ready[0][2]] <= budget):
+            stage = self._pop()
+            batch = [stage, *self._short_leaves(stage)]
+            taken += batch
+            seconds += sum(self._seconds[item.key] for item in batch)
+        return self._task(taken) if taken else None
+
+    def finish(self, record: StageRecord) -> list[str]:
+        """Take a finished stage into account; a failed one closes its descendants, whose keys are returned."""
+        if record.key not in self._open:
+            return []
+        self._close(record.key)
+        self._estimator.learn(record)
+        if record.status != "complete":
+            return self._close_descendants(record.key)
+        self._sha256[record.key] = record.artifact_sha256
+        for child in self._children[record.key]:
+            if child.key not in self._running:
+                self._push(child.key)
+        return []
+
+    def give_back(self, keys: Iterable[str]) -> list[str]:
+        """Put back the stages of a task whose worker was lost; returns those that were tried too often."""
+        exhausted: list[str] = []
+        for key in keys:
+            if key not in self._running:
+                continue
+            self._running.discard(key)
+            parent = self._stages[key].parent
+            if parent in self._open:
+                continue
+            if self._attempts[key] >= MAX_ATTEMPTS:
+                exhausted.append(key)
+            else:
+                self._push(key)
+        return exhausted
+
+    def stage(self, key: str) -> Stage:
+        """The stage named `key`."""
+        return self._stages[key]
+
+    def attempts(self, key: str) -> int:
+        """How often the stage was handed out."""
+        return self._attempts[key]
+
+    def _task(self, stages: Sequence[Stage]) -> Task:
+        for stage in stages:
+            self._attempts[stage.key] += 1
+            self._running.add(stage.key)
+        inside = {stage.key for stage in stages}
+        outside = {stage.parent for stage in stages if stage.parent is not None and stage.parent not in inside}
+        return Task(
+            tuple(stages),
+            {key: self._sha256.get(key) for key in outside},
+            {stage.key: self._attempts[stage.key] for stage in stages},
+        )
+
+    def _short_leaves(self, stage: Stage) -> list[Stage]:
+        """Leaf children that cost little beside a task: they run where their parent's output still is in memory."""
+        return [
+            child
+            for child in self._children[stage.key]
+            if not self._children[child.key] and self._seconds[child.key] <= TASK_S / 2 and child.key in self._open
+        ]
+
+    def _push(self, key: str) -> None:
+        heapq.heappush(self._ready, (-self._remaining[key], self._order[key], key))
+        self._ready_seconds += self._remaining[key]
+
+    def _pop(self) -> Stage:
+        key = heapq.heappop(self._ready)[2]
+        self._ready_seconds -= self._remaining[key]
+        return self._stages[key]
+
+    def _close(self, key: str) -> None:
+        self._open.discard(key)
+        self._running.discard(key)
+
+    def _close_descendants(self, key: str) -> list[str]:
+        closed: list[str] = []
+        for child in self._children[key]:
+            if child.key in self._open:
+                self._close(child.key)
+                closed += [child.key, *self._close_descendants(child.key)]
+        return closed
+
+    def _remaining_paths(self) -> dict[str, float]:
+        remaining: dict[str, float] = {}
+        for key in reversed(self._stages):
+            longest = max((remaining[child.key] for child in self._children[key]), default=0.0)
+            remaining[key] = self._seconds[key] + longest
+        return remaining

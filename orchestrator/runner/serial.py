@@ -1,0 +1,20 @@
+"""Runs tasks in this process, one after the other; a debugger works, and a bug is raised where it happened."""
+
+from orchestrator.runner.base import Driver
+from orchestrator.runner.work import Workplace, execute
+from trainables.stages.datasets import Datasets
+
+
+class SerialRunner:
+    """One worker: this process."""
+
+    workers = 1
+
+    def __init__(self, place: Workplace) -> None:
+        self._place = place
+
+    def run(self, driver: Driver) -> None:
+        """Run until nothing is left or the driver drains."""
+        datasets = Datasets(self._place.data_root)
+        while (task := driver.take()) is not None:
+            execute(task, self._place, datasets, driver.commit, reraise=True)

@@ -1,0 +1,202 @@
+"""What a worker does with a task: run its stages, publish their outputs, report their records."""
+
+import hashlib
+import os
+import platform
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from orchestrator.artifacts import ArtifactStore
+from orchestrator.estimate import images_seen, workload
+from orchestrator.ledger import Failure, StageRecord, StageStatus
+from orchestrator.runner.schedule import Task
+from trainables.errors import DataError, DivergedError, InfeasibleError
+from trainables.keys import Stage
+from trainables.stages import Outcome, run_stage
+from trainables.stages.datasets import Datasets
+
+REPORT_EVERY_S = 0.25
+"""Records of shorter stages travel together: a report costs more than they do."""
+
+Report = Callable[[Sequence[StageRecord]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where a worker finds things and what it may use."""
+
+    artifacts: Path
+    data_root: Path
+    threads: int
+    run: str
+
+
+def execute(task: Task, place: Workplace, datasets: Datasets, report: Report, *, reraise: bool = False) -> None:
+    """Run the stages of `task` in order and report a record for each that could be started.
+
+    A stage whose parent failed inside the task is left out: the driver knows what follows from that. With `reraise`
+    a bug is raised where it happened instead of becoming a record.
+    """
+    reset_state(place.threads)
+    store = ArtifactStore(place.artifacts)
+    outputs: dict[str, tuple[bytes, str]] = {}
+    waiting: list[StageRecord] = []
+    reported_at = time.monotonic()
+    for stage in task.stages:
+        if stage.parent and stage.parent not in outputs and stage.parent not in task.parent_sha256:
+            continue
+        record = _Attempt(stage, task, place, reraise).run(store, datasets, outputs)
+        waiting.append(record)
+        if time.monotonic() - reported_at >= REPORT_EVERY_S:
+            report(waiting)
+            waiting, reported_at = [], time.monotonic()
+    if waiting:
+        report(waiting)
+
+
+def reset_state(threads: int) -> None:
+    """Undo what an earlier task of this process may have left behind; no stage relies on any of it."""
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    stage: Stage
+    task: Task
+    place: Workplace
+    reraise: bool
+
+    def run(self, store: ArtifactStore, datasets: Datasets, outputs: dict[str, tuple[bytes, str]]) -> StageRecord:
+        stage, started_at, clock = self.stage, time.time(), time.perf_counter()
+        parent_sha256: str | None = None
+        try:
+            parent, parent_sha256 = self._parent(store, outputs)
+            data = datasets.of(stage.config.data, stage.seed)
+            clock = time.perf_counter()
+            outcome = run_stage(stage, data, parent)
+            busy_s = time.perf_counter() - clock
+            sha256 = store.write(stage.key, outcome.artifact)
+            outputs[stage.key] = outcome.artifact, sha256
+        except Exception as error:
+            if self.reraise and _failure(error) == "bug":
+                raise
+            return self._failed(error, started_at, time.perf_counter() - clock, parent_sha256)
+        return self._complete(outcome, sha256, parent_sha256, started_at, busy_s)
+
+    def _parent(self, store: ArtifactStore, outputs: Mapping[str, tuple[bytes, str]]) -> tuple[bytes | None, str | None]:
+        key = self.stage.parent
+        if key is None:
+            return None, None
+        if key in outputs:
+            return outputs[key]
+        data = store.read(key, self.task.parent_sha256[key])
+        if data is None:
+            raise LostParentError(f"the output of parent stage {key} is gone or damaged; the next run computes it again")
+        return data, hashlib.sha256(data).hexdigest()
+
+    def _complete(
+        self, outcome: Outcome, sha256: str, parent_sha256: str | None, started_at: float, busy_s: float
+    ) -> StageRecord:
+        return self._record(
+            "complete",
+            started_at,
+            busy_s,
+            metrics=dict(outcome.metrics),
+            history=tuple(outcome.history),
+            artifact_sha256=sha256,
+            artifact_bytes=len(outcome.artifact),
+            parent_sha256=parent_sha256,
+        )
+
+    def _failed(self, error: Exception, started_at: float, busy_s: float, parent_sha256: str | None) -> StageRecord:
+        status: StageStatus = "infeasible" if isinstance(error, InfeasibleError) else "failed"
+        failure = _failure(error)
+        text = "".join(traceback.format_exception(error)) if failure == "bug" else str(error)
+        return self._record(
+            status,
+            started_at,
+            busy_s,
+            failure=None if status == "infeasible" else failure,
+            error=text.strip(),
+            parent_sha256=parent_sha256,
+        )
+
+    def _record(self, status: StageStatus, started_at: float, busy_s: float, **found: object) -> StageRecord:
+        stage = self.stage
+        return StageRecord(
+            key=stage.key,
+            kind=stage.kind,
+            parent=stage.parent,
+            seed=stage.seed,
+            status=status,
+            busy_s=round(busy_s, 6),
+            started_at=round(started_at, 3),
+            finished_at=round(time.time(), 3),
+            config=stage.own_config(),
+            workload=workload(stage),
+            images=images_seen(stage),
+            host=socket.gethostname(),
+            machine=machine(),
+            pid=os.getpid(),
+            threads=torch.get_num_threads(),
+            device=stage.device,
+            versions=versions(),
+            run=self.place.run,
+            attempt=self.task.attempts[stage.key],
+            **found,  # pyright: ignore[reportArgumentType]
+        )
+
+
+class LostParentError(Exception):
+    """A parent's output vanished between the start of the run and its use."""
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, DivergedError):
+        return "diverged"
+    if isinstance(error, DataError):
+        return "data"
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return "oom"
+    if isinstance(error, LostParentError):
+        return "lost"
+    return "bug"
+
+
+@cache
+def machine() -> str:
+    """The kind of machine: on one kind, at one thread count, results are equal bit for bit."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {_cpu_model()}".strip()
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return platform.processor()
+    models = (line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name"))
+    return next(models, "")
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """What the numbers were made with."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "orchestrator": version("sweep-orchestrator"),
+    }

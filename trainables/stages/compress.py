@@ -1,0 +1,32 @@
+"""Stage `compress`: a method trained in from the dense parent, and what it removed cut out."""
+
+from trainables.config import Device, TrialConfig
+from trainables.data.load import Dataset
+from trainables.export import compact
+from trainables.methods.registry import create
+from trainables.stages.base import Outcome, restore
+from trainables.stages.train import settings
+from trainables.training.loop import fit, normalise
+
+
+def compress(config: TrialConfig, seed: int, data: Dataset, device: Device, parent: bytes) -> Outcome:
+    """Train `config.compress` into the parent's network and finalize it to its physical size.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite.
+        InfeasibleError: the network cannot be compressed as asked.
+    """
+    if config.compress is None:
+        msg = "a compress stage needs a compress section"
+        raise ValueError(msg)
+    model, _ = restore(config, data, parent)
+    method = create(config.compress)
+    method.transform(model, normalise(data.train.images[:1], data))
+    schedule = settings(config, config.compress.epochs, config.compress.lr, device)
+    history = fit(model, data, schedule, seed, method)
+    finished = method.finalize(model)
+    meta = {"bits": dict(finished.bits), "kept": {name: list(kept) for name, kept in finished.kept.items()}}
+    removed = sum(whole - kept for kept, whole in finished.kept.values())
+    whole = sum(whole for _, whole in finished.kept.values())
+    pfr_achieved = removed / whole if whole else 0.0
+    return Outcome(compact.save(finished.model, meta), {"pfr_achieved": pfr_achieved}, history)
