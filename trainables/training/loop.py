@@ -1,0 +1,201 @@
+"""The one training loop, and prediction."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainables.config import Augment, Device, Precision
+from trainables.data.load import Dataset, Split, normalise
+from trainables.errors import DivergedError, InfeasibleError
+from trainables.training.augment import AUGMENTATIONS
+from trainables.training.randomness import generator
+from trainables.training.schedules import SCHEDULES
+
+# Images are gathered, augmented and normalised this many bytes (of uint8) at a time: few operations for small images,
+# and for large ones a working set that stays in the cache.
+CHUNK_BYTES = 1 << 20
+
+
+class Hooks(Protocol):
+    """What a compression method does around the loop (`trainables.methods.base.Method` has these)."""
+
+    def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
+        """Called before epoch `epoch` (from 0) of `epochs`."""
+        ...
+
+    def extra_loss(self, model: nn.Module) -> Tensor | None:
+        """A scalar added to the task loss of each step."""
+        ...
+
+    def after_step(self, model: nn.Module) -> None:
+        """Called after each optimizer step."""
+        ...
+
+    def after_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
+        """Called after epoch `epoch` (from 0) of `epochs`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to train: the resolved leaves of `train` (or of `compress` where it has them), augmentation and device."""
+
+    epochs: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    batch_size: int
+    schedule: Literal["onecycle", "cosine"]
+    label_smoothing: float
+    precision: Precision
+    augment: Augment
+    device: Device
+
+
+def fit(
+    model: nn.Module, data: Dataset, settings: Settings, seed: int, hooks: Hooks | None = None
+) -> list[dict[str, float]]:
+    """Train `model` in place with SGD-Nesterov; its weights after the last epoch stand, whatever came before.
+
+    The order of images comes from (seed, "batches"), augmentation from (seed, "augmentation"); a last batch that is
+    not full is dropped. Weights of one dimension or none (BN, biases, scales) are not decayed. At one thread equal
+    arguments give equal weights, bit for bit.
+
+    Returns:
+        A record per epoch: `epoch` (from 1), `loss` (mean over its steps), `lr` (of its last step), `val_accuracy`
+        (fraction) and `images_per_s` (training alone, without the validation).
+
+    Raises:
+        InfeasibleError: there are fewer training images than one batch.
+        DivergedError: the loss is not finite.
+
+    """
+    steps = len(data.train) // settings.batch_size
+    if steps == 0:
+        msg = f"{len(data.train)} training images are less than one batch of {settings.batch_size} (train.batch_size)"
+        raise InfeasibleError(msg)
+    model.to(settings.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer = _optimizer(model, settings)
+    batches = _Batches(data, settings, seed)
+    records: list[dict[str, float]] = []
+    for epoch in range(settings.epochs):
+        if hooks is not None:
+            hooks.before_epoch(model, epoch, settings.epochs)
+        start = time.perf_counter()
+        loss = _epoch(model, batches, optimizer, settings, epoch, hooks)
+        seconds = time.perf_counter() - start
+        if hooks is not None:
+            hooks.after_epoch(model, epoch, settings.epochs)
+        records.append(
+            {
+                "epoch": epoch + 1,
+                "loss": loss,
+                "lr": optimizer.param_groups[0]["lr"],
+                "val_accuracy": accuracy(model, data.val, data, device=settings.device),
+                "images_per_s": steps * settings.batch_size / seconds,
+            }
+        )
+    return records
+
+
+def predict(model: nn.Module, split: Split, data: Dataset, batch_size: int = 1000, device: Device = "cpu") -> Tensor:
+    """Logits of `split` in eval mode and fp32, (N, classes), on the CPU; the model's mode is restored.
+
+    Images are normalised with the training statistics of `data`.
+    """
+    training = model.training
+    model.to(device).eval()
+    with torch.inference_mode():
+        parts = [model(_channels_last(normalise(images.to(device), data))) for images in split.images.split(batch_size)]
+    model.train(training)
+    return torch.cat(parts).float().cpu()
+
+
+def accuracy(model: nn.Module, split: Split, data: Dataset, batch_size: int = 1000, device: Device = "cpu") -> float:
+    """Share of `split` whose largest logit is the label's; see `predict`."""
+    hits = predict(model, split, data, batch_size, device).argmax(1) == split.labels
+    return int(hits.sum()) / len(split)
+
+
+class _Batches:
+    """The training images as normalised batches, in a new order each epoch."""
+
+    def __init__(self, data: Dataset, settings: Settings, seed: int) -> None:
+        self.data = data
+        self.images = data.train.images.to(settings.device)
+        self.labels = data.train.labels.to(settings.device)
+        self.batch_size = settings.batch_size
+        self.steps = len(data.train) // settings.batch_size
+        self.order = generator(seed, "batches")
+        self.noise = generator(seed, "augmentation")
+        self.augment = AUGMENTATIONS[settings.augment]
+        batch_bytes = settings.batch_size * data.train.images[0].numel()
+        self.chunk = settings.batch_size * max(1, CHUNK_BYTES // batch_bytes)
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images fp32 (B, C, H, W) in channels_last, labels (B,)) of each full batch."""
+        order = torch.randperm(len(self.labels), generator=self.order)[: self.steps * self.batch_size]
+        for indices in order.to(self.labels.device).split(self.chunk):
+            images = self.augment(self.images[indices], self.noise)
+            ready = normalise(_channels_last(images), self.data)
+            yield from zip(ready.split(self.batch_size), self.labels[indices].split(self.batch_size), strict=True)
+
+
+def _epoch(
+    model: nn.Module,
+    batches: _Batches,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    epoch: int,
+    hooks: Hooks | None,
+) -> float:
+    """One pass over the training images; the mean loss."""
+    model.train()
+    rate = SCHEDULES[settings.schedule]
+    total = torch.zeros((), device=settings.device)
+    for step, (images, labels) in enumerate(batches.epoch(), start=epoch * batches.steps):
+        lr = rate(step, settings.epochs * batches.steps, settings.lr)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss = _loss(model, images, labels, settings)
+        extra = None if hooks is None else hooks.extra_loss(model)
+        if extra is not None:
+            loss = loss + extra
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach()
+        if hooks is not None:
+            hooks.after_step(model)
+    mean = float(total) / batches.steps  # the only wait for the device
+    if not math.isfinite(mean):
+        msg = f"the loss became {mean} in epoch {epoch + 1} of {settings.epochs}; try a smaller lr than {settings.lr}"
+        raise DivergedError(msg)
+    return mean
+
+
+def _loss(model: nn.Module, images: Tensor, labels: Tensor, settings: Settings) -> Tensor:
+    with torch.autocast(settings.device, torch.bfloat16, enabled=settings.precision == "bf16"):
+        logits = model(images)
+    return F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+
+
+def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.SGD:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True
+    )
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
