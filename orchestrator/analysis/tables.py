@@ -1,0 +1,259 @@
+"""The column table: name, unit, better direction, determinism and type of every column of every Parquet file.
+
+Nothing heavy is imported here: pyarrow is loaded when a schema is asked for. `python -m orchestrator.analysis.tables`
+writes the data dictionary, which is what `results/README.md` holds.
+"""
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from orchestrator.errors import TableError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Direction = Literal["max", "min"]
+
+STATUSES = ("complete", "failed", "infeasible", "stopped")
+ROLES = ("cell", "baseline")
+BASELINES = ("dense", "dense_finetuned", "binary")
+CONFIG_SECTIONS = ("data", "model", "train", "compress", "select", "latency")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    `unit` is empty where there is none and `1` for a plain ratio; `direction` says which way is better, None where
+    neither is. A `deterministic` column is equal bit for bit on one kind of machine at a fixed thread count, however
+    the study was run. `dtype` is the name of a pyarrow type. Every column but the identity may be null.
+    """
+
+    name: str
+    unit: str
+    direction: Direction | None
+    deterministic: bool
+    dtype: str
+    doc: str
+
+
+_TIMESTAMP = "timestamp[us, tz=UTC]"
+
+_IDENTITY = (
+    Column("study", "", None, True, "string", "name of the study"),
+    Column("trial_id", "", None, True, "string", "the trial's identity: equal configs and seeds have equal ids"),
+    Column("role", "", None, True, "string", "`cell` of the grid, or a `baseline` that the plan added"),
+    Column("baseline", "", None, True, "string", "`dense`, `dense_finetuned` or `binary`; null for cells"),
+    Column("seed", "", None, True, "int64", "seed of the trial; cells of one seed share splits and batches"),
+    Column("status", "", None, True, "string", "`complete`, `failed`, `infeasible` or `stopped`; null if unfinished"),
+    Column("failure", "", None, True, "string", "kind of failure (`diverged`, ...); null where there is none"),
+    Column("error", "", None, False, "string", "text of the error; null where there is none"),
+)
+
+_MEASURED = (
+    Column("stage_keys.select", "", None, True, "string", "key of the stage that chose the labelled images"),
+    Column("stage_keys.train", "", None, True, "string", "key of the dense training"),
+    Column("stage_keys.compress", "", None, True, "string", "key of the compression; null for `dense`"),
+    Column("stage_keys.evaluate", "", None, True, "string", "key of the evaluation"),
+    Column("accuracy", "fraction", "max", True, "double", "test accuracy of the packed network, reloaded"),
+    Column("val_accuracy", "fraction", "max", True, "double", "validation accuracy; the one that choices may read"),
+    Column("accuracy_low", "fraction", "max", True, "double", "lower end of the Wilson 95 % interval of `accuracy`"),
+    Column("accuracy_high", "fraction", "max", True, "double", "upper end of it; binomial over `test_images`"),
+    Column("dense_accuracy", "fraction", "max", True, "double", "`accuracy` of the dense parent, same seed"),
+    Column(
+        "dense_finetuned_accuracy",
+        "fraction",
+        "max",
+        True,
+        "double",
+        "`accuracy` of the parent trained on with the same schedule, nothing compressed",
+    ),
+    Column("binary_accuracy", "fraction", "max", True, "double", "`accuracy` with one-bit weights and nothing pruned"),
+    Column("accuracy_drop", "fraction", "min", True, "double", "`dense_finetuned_accuracy` - `accuracy`"),
+    Column("binary_accuracy_drop", "fraction", "min", True, "double", "`binary_accuracy` - `accuracy`"),
+    Column("test_images", "images", None, True, "int64", "test images behind `accuracy`"),
+    Column("compression", "1", "max", True, "double", "`dense_bytes` / `packed_bytes`, the whole file counted"),
+    Column("payload_compression", "1", "max", True, "double", "the same for weights alone, manifest left out"),
+    Column("layer_compression_max", "1", "max", True, "double", "the largest ratio of dense to stored bits of a layer"),
+    Column("pfr_achieved", "fraction", "max", True, "double", "share of filters that were removed, after rounding"),
+    Column("bits_per_weight", "bits", "min", True, "double", "stored bits per surviving weight, mean over the network"),
+    Column("packed_bytes", "bytes", "min", True, "int64", "size of the packed file: what a device would store"),
+    Column("dense_bytes", "bytes", None, True, "int64", "size of the dense parent's parameters in fp32"),
+    Column("params", "1", "min", True, "int64", "parameters of the compact network"),
+    Column("macs", "1", "min", True, "int64", "multiply-accumulates for one image"),
+    Column("bops", "1", "min", True, "int64", "bit operations for one image: MACs x weight bits x activation bits"),
+    Column("latency_ms", "ms", "min", False, "double", "median latency; null until measured"),
+    Column("latency_iqr_ms", "ms", "min", False, "double", "interquartile range of it; null until measured"),
+    Column("latency_ratio", "1", "max", False, "double", "dense latency / this latency; null until measured"),
+    Column("runtime", "", None, True, "string", "what ran the network for the latency; null until measured"),
+    Column("labels", "images", "min", True, "int64", "labelled images used; null without `select`"),
+    Column("select_s", "s", "min", False, "double", "busy seconds of choosing images; null without `select`"),
+    Column("train_s", "s", "min", False, "double", "busy seconds of the dense training when it ran, also if cached"),
+    Column("compress_s", "s", "min", False, "double", "busy seconds of the compression when it ran"),
+    Column("measure_s", "s", "min", False, "double", "busy seconds of the evaluation; no part of `wall_time_s`"),
+    Column("wall_time_s", "s", "min", False, "double", "`select_s` + `train_s` + `compress_s`, what the network cost"),
+    Column("threads", "1", None, False, "int64", "CPU threads of the stages"),
+    Column("device", "", None, True, "string", "device class, `cpu` or `cuda`"),
+    Column("hosts", "", None, False, "string", "machines on which the row's stages ran, joined by commas"),
+    Column(
+        "mixed_hosts", "", None, False, "bool", "stages differ in machine kind, threads or device: no front on time"
+    ),
+    Column("finished_at", "", None, False, _TIMESTAMP, "when the last stage of the row was done"),
+    Column("versions.python", "", None, False, "string", "Python that ran the last stage"),
+    Column("versions.torch", "", None, False, "string", "torch that ran the last stage"),
+    Column("versions.orchestrator", "", None, False, "string", "this project's version"),
+)
+
+_STAGES = (
+    Column("key", "", None, True, "string", "key of the stage"),
+    Column("stage", "", None, True, "string", "`select`, `train`, `compress`, `evaluate` or `latency`"),
+    Column("parent", "", None, True, "string", "key of the parent stage; null at the root"),
+    Column("seed", "", None, True, "int64", "seed of the stage"),
+    Column("status", "", None, True, "string", "as in trials.parquet"),
+    Column("failure", "", None, True, "string", "as in trials.parquet"),
+    Column("error", "", None, False, "string", "as in trials.parquet"),
+    Column("busy_s", "s", "min", False, "double", "seconds that the stage worked, waiting left out"),
+    Column("started_at", "", None, False, _TIMESTAMP, "when the stage began"),
+    Column("finished_at", "", None, False, _TIMESTAMP, "when it was done"),
+    Column("host", "", None, False, "string", "machine"),
+    Column("pid", "", None, False, "int64", "process"),
+    Column("threads", "1", None, False, "int64", "CPU threads"),
+    Column("device", "", None, True, "string", "device class, `cpu` or `cuda`"),
+    Column("run", "", None, False, "string", "run that committed the stage"),
+    Column("attempt", "1", None, False, "int64", "attempt that succeeded or failed last"),
+    Column("artifact_sha256", "", None, True, "string", "SHA-256 of the stage's output"),
+    Column("artifact_bytes", "bytes", "min", True, "int64", "size of the stage's output"),
+)
+
+_HISTORY = (
+    Column("key", "", None, True, "string", "key of the stage"),
+    Column("stage", "", None, True, "string", "`train` or `compress`"),
+    Column("epoch", "", None, True, "int64", "epoch, from 0"),
+    Column("loss", "nat", "min", True, "double", "mean training loss of the epoch"),
+    Column("lr", "1", None, True, "double", "learning rate of the epoch's last step"),
+    Column("val_accuracy", "fraction", "max", True, "double", "validation accuracy after the epoch"),
+    Column("images_per_s", "images/s", "max", False, "double", "training speed, validation left out"),
+)
+
+COLUMNS: dict[str, Column] = {column.name: column for column in (*_IDENTITY, *_MEASURED)}
+STAGE_COLUMNS: dict[str, Column] = {column.name: column for column in _STAGES}
+HISTORY_COLUMNS: dict[str, Column] = {column.name: column for column in _HISTORY}
+
+
+def is_config_column(name: str) -> bool:
+    """Whether `name` is the dotted path of a config leaf, such as `compress.pfr`."""
+    section, dot, leaf = name.partition(".")
+    return section in CONFIG_SECTIONS and bool(dot and leaf)
+
+
+def is_time(name: str) -> bool:
+    """Whether a column of trials.parquet is a duration, which only compares on one kind of machine."""
+    return name in COLUMNS and COLUMNS[name].unit in ("s", "ms")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' for the known name nearest to `name`, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def schema(extra: "Mapping[str, pa.DataType]") -> "pa.Schema":
+    """The schema of trials.parquet; `extra` (the config leaves) stands between the identity and the measurements.
+
+    Raises:
+        TableError: a name of `extra` is one of the table's own.
+
+    """
+    import pyarrow as pa
+
+    taken = sorted(set(extra) & set(COLUMNS))
+    if taken:
+        msg = f"trials.parquet already has the columns {', '.join(taken)}; other columns need other names"
+        raise TableError(msg)
+    between = [pa.field(name, dtype) for name, dtype in extra.items()]
+    return pa.schema([*_fields(_IDENTITY), *between, *_fields(_MEASURED)])
+
+
+def stages_schema() -> "pa.Schema":
+    """The schema of _stages.parquet, one row per stage."""
+    import pyarrow as pa
+
+    return pa.schema(_fields(_STAGES))
+
+
+def history_schema() -> "pa.Schema":
+    """The schema of _history.parquet, one row per stage and epoch."""
+    import pyarrow as pa
+
+    return pa.schema(_fields(_HISTORY))
+
+
+def _fields(columns: Sequence[Column]) -> "list[pa.Field]":
+    import pyarrow as pa
+
+    def arrow(dtype: str) -> "pa.DataType":
+        return pa.timestamp("us", tz="UTC") if dtype == _TIMESTAMP else pa.type_for_alias(dtype)
+
+    return [pa.field(column.name, arrow(column.dtype)) for column in columns]
+
+
+_INTRO = """\
+# What the tables hold
+
+A study leaves one folder, `results/<study>/`. `trials.parquet` is what `pandas.read_parquet("results/<study>")` sees;
+the files whose names begin with an underscore stand beside it and are ignored by dataset readers. Each file is
+replaced whole, never edited, so it may be read while the study runs.
+
+    import orchestrator
+    df = orchestrator.load("results/<study>")
+    df.pareto.front({"accuracy": "max", "compression": "max", "wall_time_s": {"min": "5%"}})
+
+- *better* is the direction in which a column improves; a dash where neither is better.
+- A *deterministic* column is equal bit for bit on one kind of machine at a fixed thread count, whether stages were
+  shared or not and whichever runner ran them. The others are observations: times, machines, versions.
+- Missing is null, never 0. A column whose baseline is unfinished is null, and so is one that was not measured.
+- Fractions lie in [0, 1]; a drop is baseline - this, in the same unit, and may be negative. Ratios have the unit 1.
+- A trial that failed is a row with its `status` and `error`.
+"""
+
+_CONFIG = """\
+Every leaf of the config is a column named by its dotted path (`compress.pfr`, `train.epochs`, `data.name`, ...), with
+its resolved value; it is deterministic, and null where the leaf does not apply to the row. The sections are
+{sections}. `orchestrator schema` prints the leaves with their types, defaults and bounds.
+"""
+
+
+def document() -> str:
+    """The data dictionary as Markdown: the text of `results/README.md`."""
+    sections = ", ".join(f"`{name}.*`" for name in CONFIG_SECTIONS)
+    parts = (
+        _INTRO,
+        "## trials.parquet: one row per trial\n",
+        _markdown(COLUMNS),
+        "### Config columns\n",
+        _CONFIG.format(sections=sections),
+        "## _stages.parquet: one row per stage\n",
+        "A stage that several trials share is one row.\n",
+        _markdown(STAGE_COLUMNS),
+        "## _history.parquet: one row per stage and epoch\n",
+        _markdown(HISTORY_COLUMNS),
+    )
+    return "\n".join(parts)
+
+
+def _markdown(columns: Mapping[str, Column]) -> str:
+    head = "| column | unit | better | deterministic | type | meaning |\n| --- | --- | --- | --- | --- | --- |\n"
+    return head + "".join(_markdown_row(column) for column in columns.values())
+
+
+def _markdown_row(column: Column) -> str:
+    better, certain = column.direction or "-", "yes" if column.deterministic else "no"
+    unit = column.unit or "-"
+    return f"| `{column.name}` | {unit} | {better} | {certain} | {column.dtype} | {column.doc} |\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())
