@@ -17,7 +17,7 @@ def binary_scale(w: Tensor, scale: Scale) -> Tensor:
     """
     ones = (1,) * (w.dim() - 1)
     if scale == "filter":
-        return w.abs().flatten(1).mean(1).view(-1, *ones)
+        return w.abs().mean(dim=tuple(range(1, w.dim())), keepdim=True)
     if scale == "layer":
         return w.abs().mean().view(1, *ones)
     return w.new_ones((1, *ones))

@@ -27,6 +27,7 @@ def load(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         TrialError: the bytes are not such a file.
+
     """
     try:
         tensors = safetensors.torch.load(data)

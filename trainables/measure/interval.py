@@ -13,6 +13,7 @@ def wilson(correct: int, images: int) -> tuple[float, float]:
 
     Raises:
         ValueError: no images, or `correct` outside [0, images].
+
     """
     if not 0 <= correct <= images or images == 0:
         msg = f"{correct} correct of {images} images is impossible"

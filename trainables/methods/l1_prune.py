@@ -29,6 +29,7 @@ class L1Prune(Method):
 
         Raises:
             InfeasibleError: the model has no such channels, or a layer that cannot be cut.
+
         """
         groups = channel_groups(model, example, self.config.scope)
         self.pruner = FilterPruner(self.config, lambda w: -relative(mean_abs(w)), groups, model)

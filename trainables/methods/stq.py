@@ -35,6 +35,7 @@ class Stq(Method):
 
         Raises:
             InfeasibleError: the model has no such channels, or a layer that cannot be cut.
+
         """
         groups = channel_groups(model, example, self.config.scope) if self.config.pfr > 0 else ()
         for name in binary_layers(model, self.config.full_precision):

@@ -26,6 +26,7 @@ class FilterPruner:
         sparability: filters with the largest go first.
         groups: what may be pruned, from `channel_groups` of the dense model.
         model: gets masks of ones.
+
     """
 
     def __init__(

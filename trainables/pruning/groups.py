@@ -48,6 +48,7 @@ class ChannelGroup:
         norms: BN layers that they pass through.
         consumers: layers that read them.
         inner: one producer that is not depthwise, so that no sum (or product) of two layers is touched.
+
     """
 
     name: str
@@ -71,6 +72,7 @@ def channel_groups(model: nn.Module, example: Tensor, scope: Scope) -> tuple[Cha
 
     Raises:
         InfeasibleError: a group in scope holds a layer that cannot be cut, or none is in scope.
+
     """
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
     found = [_read(items, order) for items in _traced(model, example)]
@@ -142,14 +144,10 @@ def _refuse_unsupported(group: ChannelGroup, modules: dict[str, nn.Module]) -> N
     for member in _members(group):
         module = modules[member.name]
         if not isinstance(module, Layer):
-            msg = (
-                f"layer {member.name} ({type(module).__name__}) cannot be cut; Conv2d, Linear and BatchNorm2d can"
-            )
+            msg = f"layer {member.name} ({type(module).__name__}) cannot be cut; Conv2d, Linear and BatchNorm2d can"
             raise InfeasibleError(msg)
         if isinstance(module, nn.Conv2d) and module.groups > 1 and not is_depthwise(module):
-            msg = (
-                f"layer {member.name} has {module.groups} groups; only ungrouped and depthwise ones can be cut"
-            )
+            msg = f"layer {member.name} has {module.groups} groups; only ungrouped and depthwise ones can be cut"
             raise InfeasibleError(msg)
 
 

@@ -60,7 +60,7 @@ class ChannelMasks:
     def _apply(self, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
         if self.idle:
             return None
-        mask = module.get_buffer(MASK)
+        mask = module.get_buffer(MASK).to(inputs[0].dtype)  # bf16 under autocast
         return (inputs[0] * mask if self.frozen else switch(inputs[0], mask),)
 
     def keep(self, model: nn.Module, kept: Sequence[Tensor]) -> None:

@@ -1,0 +1,122 @@
+"""What a network costs to store and to run, and how much smaller it is than its dense parent.
+
+Convolutions and linear layers count; BN and activations do no multiply-accumulates here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+FP_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The costs of one network.
+
+    Attributes:
+        params: trained numbers: weights, biases, BN scales and shifts.
+        macs: multiply-accumulates of one image; one MAC counts 1.
+        bops: bit operations of one image, the sum of MACs x weight bits x activation bits over layers.
+        payload_bits: weights x stored bits over convolutions and linear layers; BN, biases and scales left out
+            (the convention of Prabhu et al., WACV 2018).
+        bits_per_weight: payload_bits over the number of these weights.
+
+    """
+
+    params: int
+    macs: int
+    bops: int
+    payload_bits: int
+    bits_per_weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """How many times smaller a compact network is than the dense one.
+
+    Attributes:
+        compression: 4 bytes per dense parameter (BN as scale and shift), over the bytes of the whole packed file.
+        payload_compression: 32 bits per dense weight over the compact payload_bits.
+        layer_compression_max: the largest 32 x dense weights / (bits x kept weights) of one layer.
+
+    """
+
+    compression: float
+    payload_compression: float
+    layer_compression_max: float
+
+
+def layer_weights(model: nn.Module) -> dict[str, int]:
+    """The number of weights of each convolution and linear layer, biases left out, in module order."""
+    return {name: m.weight.numel() for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+
+
+@torch.no_grad()
+def layer_macs(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """Multiply-accumulates of each convolution and linear layer for one image `example`, shape (1, C, H, W).
+
+    Weights x output positions, which holds for grouped convolutions too; a layer that runs twice counts twice.
+    """
+    names: dict[nn.Module, str] = {model.get_submodule(name): name for name in layer_weights(model)}
+    macs = dict.fromkeys(names.values(), 0)
+    training = {module: module.training for module in model.modules()}
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        weight = layer.get_parameter("weight")
+        macs[names[layer]] += weight.numel() * (output.numel() // weight.shape[0])
+
+    hooks = [layer.register_forward_hook(count) for layer in names]
+    try:
+        model.eval()(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, was in training.items():
+            module.training = was
+    return macs
+
+
+def payload_bits(weights: Mapping[str, int], bits: Mapping[str, int]) -> int:
+    """Weights x stored bits, summed over layers; a layer that `bits` lacks is fp32."""
+    return sum(count * bits.get(name, FP_BITS) for name, count in weights.items())
+
+
+def cost(
+    model: nn.Module, bits: Mapping[str, int], example: Tensor, activation_bits: Mapping[str, int] | None = None
+) -> Cost:
+    """The costs of `model`, whose layers store `bits` per weight; `example` is one image, shape (1, C, H, W).
+
+    A layer that `bits` or `activation_bits` (bits of a layer's inputs) lacks is fp32. A weight-binary MAC with fp32
+    inputs is thus 32 bops, a fully binary one 1, an fp32 one 1,024. Published speed-ups weigh them otherwise (1/58
+    per fully binary MAC in XNOR-Net); no machine's time is meant here.
+    """
+    weights, macs = layer_weights(model), layer_macs(model, example)
+    inputs = activation_bits or {}
+    payload = payload_bits(weights, bits)
+    return Cost(
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        macs=sum(macs.values()),
+        bops=sum(count * bits.get(name, FP_BITS) * inputs.get(name, FP_BITS) for name, count in macs.items()),
+        payload_bits=payload,
+        bits_per_weight=payload / sum(weights.values()),
+    )
+
+
+def ratios(dense: nn.Module, compact: nn.Module, bits: Mapping[str, int], packed_bytes: int) -> Ratios:
+    """How many times smaller `compact`, packed to `packed_bytes`, is than `dense`; layers are matched by name."""
+    whole, kept = layer_weights(dense), layer_weights(compact)
+    return Ratios(
+        compression=4 * sum(parameter.numel() for parameter in dense.parameters()) / packed_bytes,
+        payload_compression=payload_compression(whole, kept, bits),
+        layer_compression_max=max(
+            FP_BITS * count / (bits.get(name, FP_BITS) * kept[name]) for name, count in whole.items()
+        ),
+    )
+
+
+def payload_compression(dense: Mapping[str, int], kept: Mapping[str, int], bits: Mapping[str, int]) -> float:
+    """32 bits per dense weight over the kept weights' bits."""
+    return payload_bits(dense, {}) / payload_bits(kept, bits)
