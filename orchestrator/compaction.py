@@ -25,6 +25,7 @@ def write_tables(folder: Path, plan: Plan, records: Records) -> None:
 
     Raises:
         StoreError: the folder cannot be written.
+
     """
     kept = [records[key] for key in plan.stages if key in records]
     try:

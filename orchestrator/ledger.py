@@ -79,6 +79,7 @@ class LedgerWriter:
 
         Raises:
             StoreError: the ledger cannot be written.
+
         """
         lines = b"".join(_line({"stage": asdict(record)}) for record in records)
         try:
@@ -120,6 +121,7 @@ def replay(root: Path) -> Replay:
 
     Raises:
         StoreError: a ledger was written by another version, or cannot be read.
+
     """
     best: dict[str, StageRecord] = {}
     warnings: list[str] = []
@@ -166,7 +168,7 @@ def _refuse_foreign(content: dict[str, Any], path: Path) -> None:
 def _record(stage: dict[str, Any], path: Path) -> StageRecord:
     unknown = sorted(stage.keys() - _FIELDS)
     if unknown:
-        raise StoreError(f"{path}: unknown fields {', '.join(unknown)}; a later version of the program wrote this ledger")
+        raise StoreError(f"{path}: unknown fields {', '.join(unknown)}; a later version wrote this ledger")
     try:
         return StageRecord(**stage)
     except TypeError as error:

@@ -78,6 +78,7 @@ def plan(spec: StudySpec, precision_of: PrecisionOf) -> Plan:
     Raises:
         PlanError: no cell is left, or an axis has no effect in any cell.
         SpecError: a cell is an impossible combination.
+
     """
     found = cells(spec)
     if not found.cells:
@@ -173,8 +174,9 @@ def _refuse_inert_axes(spec: StudySpec, found: Iterable[Cell]) -> None:
         inert = cell.config.compress.inert() if cell.config.compress else frozenset[str]()
         suspects = {path for path in suspects if path.removeprefix("compress.") in inert}
     if suspects:
-        lines = "\n".join(f"  {path}: it has no effect in any cell, given the other leaves" for path in sorted(suspects))
-        raise PlanError(f"{spec.source}: an axis over an inert leaf\n{lines}\nRemove the axis, or change what makes it inert.")
+        lines = "\n".join(f"  {path}: no effect in any cell, given the other leaves" for path in sorted(suspects))
+        advice = "Remove the axis, or change what makes it inert."
+        raise PlanError(f"{spec.source}: an axis over an inert leaf\n{lines}\n{advice}")
 
 
 def _excluded_text(excluded: Iterable[Excluded]) -> str:

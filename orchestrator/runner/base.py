@@ -16,7 +16,8 @@ from orchestrator.estimate import Estimator
 from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, StageRecord
 from orchestrator.plan import Plan
-from orchestrator.runner.schedule import Schedule, Task
+from orchestrator.runner.schedule import Schedule
+from orchestrator.runner.task import Task
 from trainables.keys import Stage
 
 TABLES_EVERY_S = 3.0
@@ -135,6 +136,7 @@ class Driver:
 
         Raises:
             StoreError: the ledger or the tables cannot be written.
+
         """
         fresh = [record for record in records if record.key in self.schedule.open]
         if not fresh:
@@ -196,7 +198,10 @@ class _TableWriter:
 
 @contextmanager
 def draining_on_signals(driver: Driver) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM drains; a second Ctrl-C stops at once (KeyboardInterrupt). No effect off the main thread."""
+    """First Ctrl-C or SIGTERM drains; a second Ctrl-C stops at once (KeyboardInterrupt).
+
+    Off the main thread, where Python knows no signals, it does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -3,28 +3,16 @@
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 
 from orchestrator.estimate import Estimator
 from orchestrator.ledger import StageRecord
+from orchestrator.runner.task import Task
 from trainables.keys import Stage
 
 TASK_S = 2.0
 """Seconds of estimated work in a task: long against the cost of a hand-out, short against a wait for the last one."""
 
 MAX_ATTEMPTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a worker is handed: ready stages, and descendants that become ready inside the task.
-
-    `parent_sha256` holds the hash of each parent that is not itself in the task; `attempts` counts from 1.
-    """
-
-    stages: tuple[Stage, ...]
-    parent_sha256: Mapping[str, str | None]
-    attempts: Mapping[str, int]
 
 
 class Schedule:

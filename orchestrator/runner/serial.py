@@ -1,7 +1,8 @@
 """Runs tasks in this process, one after the other; a debugger works, and a bug is raised where it happened."""
 
 from orchestrator.runner.base import Driver
-from orchestrator.runner.work import Workplace, execute
+from orchestrator.runner.task import Workplace
+from orchestrator.runner.work import execute
 from trainables.stages.datasets import Datasets
 
 

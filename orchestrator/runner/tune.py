@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -19,10 +19,11 @@ from ray.tune.search import Searcher
 
 from orchestrator.errors import RunError, StoreError
 from orchestrator.ledger import StageRecord
-from orchestrator.runner.base import Driver, RunnerBrokenError
-from orchestrator.runner.schedule import Task
-from orchestrator.runner.work import Workplace, execute
-from trainables.stages.datasets import Datasets
+from orchestrator.runner.base import Driver, RunnerBrokenError, draining_on_signals
+from orchestrator.runner.task import Task, Workplace
+
+if TYPE_CHECKING:
+    from trainables.stages.datasets import Datasets
 
 OBJECT_STORE_BYTES = 100 * 2**20  # tasks and records are small; artifacts go through the store
 
@@ -49,6 +50,7 @@ class TuneRunner:
         Raises:
             RunnerBrokenError: Tune itself failed; what was committed stays.
             StoreError: a record could not be committed.
+
         """
         with _ray(self._address, self._cores) as folder:
             searcher = ForestSearcher(driver)
@@ -65,7 +67,9 @@ class TuneRunner:
                 run_config=tune.RunConfig(name="sweep", storage_path=str(folder), verbose=0),
             )
             try:
-                tuner.fit()
+                # ray.init puts a SIGTERM handler of its own in place; the driver's must stand during the run.
+                with draining_on_signals(driver):
+                    tuner.fit()
             except KeyboardInterrupt:
                 raise
             except Exception as error:
@@ -77,6 +81,8 @@ class TuneRunner:
 
 def run_task(config: dict[str, Any], place: Workplace) -> None:
     """Tune's trainable: execute one task and report its records as they come."""
+    # The tensor library is loaded in the worker alone: the driver stays small and starts sooner.
+    from orchestrator.runner.work import execute
 
     def report(records: Sequence[StageRecord]) -> None:
         tune.report({"records": [asdict(record) for record in records]})
@@ -85,8 +91,10 @@ def run_task(config: dict[str, Any], place: Workplace) -> None:
 
 
 @cache
-def _datasets(root: Path) -> Datasets:
+def _datasets(root: Path) -> "Datasets":
     """One cache a worker process, kept between tasks."""
+    from trainables.stages.datasets import Datasets
+
     return Datasets(root)
 
 

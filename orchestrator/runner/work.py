@@ -17,7 +17,7 @@ import torch
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.estimate import images_seen, workload
 from orchestrator.ledger import Failure, StageRecord, StageStatus
-from orchestrator.runner.schedule import Task
+from orchestrator.runner.task import Task, Workplace
 from trainables.errors import DataError, DivergedError, InfeasibleError
 from trainables.keys import Stage
 from trainables.stages import Outcome, run_stage
@@ -27,16 +27,6 @@ REPORT_EVERY_S = 0.25
 """Records of shorter stages travel together: a report costs more than they do."""
 
 Report = Callable[[Sequence[StageRecord]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Workplace:
-    """Where a worker finds things and what it may use."""
-
-    artifacts: Path
-    data_root: Path
-    threads: int
-    run: str
 
 
 def execute(task: Task, place: Workplace, datasets: Datasets, report: Report, *, reraise: bool = False) -> None:
@@ -98,7 +88,9 @@ class _Attempt:
             return self._failed(error, started_at, time.perf_counter() - clock, parent_sha256)
         return self._complete(outcome, sha256, parent_sha256, started_at, busy_s)
 
-    def _parent(self, store: ArtifactStore, outputs: Mapping[str, tuple[bytes, str]]) -> tuple[bytes | None, str | None]:
+    def _parent(
+        self, store: ArtifactStore, outputs: Mapping[str, tuple[bytes, str]]
+    ) -> tuple[bytes | None, str | None]:
         key = self.stage.parent
         if key is None:
             return None, None
@@ -106,7 +98,7 @@ class _Attempt:
             return outputs[key]
         data = store.read(key, self.task.parent_sha256[key])
         if data is None:
-            raise LostParentError(f"the output of parent stage {key} is gone or damaged; the next run computes it again")
+            raise LostParentError(f"the output of parent stage {key} is gone or damaged; the next run makes it again")
         return data, hashlib.sha256(data).hexdigest()
 
     def _complete(

@@ -15,6 +15,7 @@ def run_stage(stage: Stage, data: Dataset, parent: bytes | None) -> Outcome:
 
     Raises:
         TrialError: the stage cannot be carried out; see `trainables.errors`.
+
     """
     if stage.kind == "train":
         return train(stage.config, stage.seed, data, stage.device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -25,7 +26,7 @@ def empty_model(config: TrialConfig, data: Dataset) -> nn.Module:
     return build(config.model, channels=int(data.mean.numel()), classes=data.classes)
 
 
-def restore(config: TrialConfig, data: Dataset, artifact: bytes) -> tuple[nn.Module, dict[str, object]]:
+def restore(config: TrialConfig, data: Dataset, artifact: bytes) -> tuple[nn.Module, dict[str, Any]]:
     """The network of an earlier stage, cut as it was, and what that stage wrote beside it."""
     tensors, meta = compact.load(artifact)
     model = empty_model(config, data)

@@ -1,12 +1,12 @@
 """Stage `compress`: a method trained in from the dense parent, and what it removed cut out."""
 
 from trainables.config import Device, TrialConfig
-from trainables.data.load import Dataset
+from trainables.data.load import Dataset, normalise
 from trainables.export import compact
 from trainables.methods.registry import create
 from trainables.stages.base import Outcome, restore
 from trainables.stages.train import settings
-from trainables.training.loop import fit, normalise
+from trainables.training.loop import fit
 
 
 def compress(config: TrialConfig, seed: int, data: Dataset, device: Device, parent: bytes) -> Outcome:
@@ -15,6 +15,7 @@ def compress(config: TrialConfig, seed: int, data: Dataset, device: Device, pare
     Raises:
         DivergedError: the loss became NaN or infinite.
         InfeasibleError: the network cannot be compressed as asked.
+
     """
     if config.compress is None:
         msg = "a compress stage needs a compress section"

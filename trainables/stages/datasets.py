@@ -19,6 +19,7 @@ class Datasets:
 
         Raises:
             DataError: the images are absent or corrupted.
+
         """
         key = (config, seed)
         if key not in self._loaded:

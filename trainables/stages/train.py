@@ -14,6 +14,7 @@ def train(config: TrialConfig, seed: int, data: Dataset, device: Device) -> Outc
 
     Raises:
         DivergedError: the loss became NaN or infinite.
+
     """
     model = empty_model(config, data)
     initialise(model, generator(seed, "init"))

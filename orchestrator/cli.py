@@ -1,0 +1,272 @@
+"""The commands. Heavy libraries are imported by the command that needs them: `--help` loads none."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import OrchestratorError, TableError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from orchestrator.plan import Plan
+
+EXIT_FAILED_TRIALS, EXIT_USER_MISTAKE, EXIT_RESUMABLE, EXIT_STOPPED = 1, 2, 3, 130
+
+Subparsers = Any  # argparse gives its collection of subparsers no public name
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, or one of the `EXIT_` constants."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except OrchestratorError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_USER_MISTAKE
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was finished is kept, the same command goes on from there\n")
+        return EXIT_STOPPED
+    except BrokenPipeError:
+        # The reader of a pipe has left; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="orchestrator",
+        description="Sweep pruning, ternary quantization and labelling budgets; ask for the Pareto front.",
+        epilog="Begin with: orchestrator sweep smoke.yaml",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_study_commands(commands)
+    _add_result_commands(commands)
+    _add_reference_commands(commands)
+    return parser
+
+
+def _add_study_commands(commands: Subparsers) -> None:
+    sweep = _command(commands, "sweep", _sweep, "run what is missing of a study and show its front")
+    _study_arguments(sweep)
+    sweep.add_argument("--runner", choices=("tune", "serial"), default="tune", help="Ray Tune, or this process alone")
+    sweep.add_argument("--address", help="join a running Ray cluster instead of starting a local one")
+    sweep.add_argument("--cores", type=int, default=_cores(), help="cores to use (default: all, %(default)s)")
+    sweep.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
+    sweep.add_argument("--download", action="store_true", help="fetch missing data sets into --data-root")
+    plan = _command(commands, "plan", _plan, "say what a sweep would run, what is cached, and how long it takes")
+    _study_arguments(plan)
+    plan.add_argument("--probe", action="store_true", help="time one short stage of each kind of work first")
+    plan.add_argument("--cores", type=int, default=_cores(), help="cores a sweep would use (default: %(default)s)")
+    plan.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
+    check = _command(commands, "check", _check, "refuse a bad study, with every fault and its line")
+    _study_arguments(check)
+
+
+def _add_result_commands(commands: Subparsers) -> None:
+    status = _command(commands, "status", _status, "how far the studies of a results root are")
+    status.add_argument("study", nargs="?", help="only this one")
+    _results_argument(status)
+    show = _command(commands, "show", _show, "everything about one trial")
+    show.add_argument("trial", help="trial_id, or its beginning")
+    _results_argument(show)
+    pareto = _command(commands, "pareto", _pareto, "the Pareto front of a study")
+    pareto.add_argument("table", help="results/<study>, or a Parquet file")
+    pareto.add_argument("--max", action="append", default=[], metavar="COLUMN[:TOLERANCE]", help="larger is better")
+    pareto.add_argument("--min", action="append", default=[], metavar="COLUMN[:TOLERANCE]", help="smaller is better")
+    pareto.add_argument("--over", default="seed", help="average over this first (default: seed; none: single rows)")
+    pareto.add_argument("--select-on", metavar="COLUMN", help="choose on this in place of accuracy: val_accuracy")
+    form = pareto.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="print CSV")
+    form.add_argument("--json", action="store_true", help="print JSON, one object a line")
+
+
+def _add_reference_commands(commands: Subparsers) -> None:
+    columns = _command(commands, "columns", _columns, "what each column means: unit, direction, determinism")
+    columns.add_argument("--json", action="store_true", help="print JSON")
+    studies = _command(commands, "studies", _studies, "the shipped studies and those with results")
+    _results_argument(studies)
+    _command(commands, "schema", _schema, "the JSON schema of a study file, for editors")
+
+
+def _command(
+    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], int], about: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _study_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", help="study file; a bare name is also looked up among the shipped studies")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="override a leaf of the study",
+    )
+    _results_argument(parser)
+
+
+def _results_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), help="results root (default: ./results)")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _planned(options: argparse.Namespace, *, may_probe: bool = True) -> "Plan":
+    from orchestrator.layout import Layout
+    from orchestrator.plan import plan
+    from orchestrator.precision import Precisions
+    from orchestrator.spec import load_spec
+
+    spec = load_spec(options.study, options.overrides)
+    device = "cuda" if spec.resources.gpus > 0 else "cpu"
+    return plan(spec, Precisions(Layout(options.results).probes, device, may_probe=may_probe))
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from orchestrator.layout import Layout
+    from orchestrator.reports import sweep_ended
+    from orchestrator.screen import SweepScreen, console
+    from orchestrator.sweep import Options, sweep
+
+    plan = _planned(options)
+    where = Options(
+        layout=Layout(options.results.resolve()),
+        data_root=options.data_root.resolve(),
+        download=options.download,
+        runner=options.runner,
+        address=options.address,
+        cores=options.cores,
+    )
+    terminal = console()
+    with SweepScreen(terminal).showing() as screen:
+        summary = sweep(plan, where, screen)
+    failed = sweep_ended(terminal, summary, options.results)
+    if summary.interrupted:
+        return EXIT_RESUMABLE
+    return EXIT_FAILED_TRIALS if failed else 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from orchestrator.estimate import Estimator
+    from orchestrator.layout import Layout
+    from orchestrator.ledger import replay
+    from orchestrator.reports import plan_report
+    from orchestrator.runner.base import missing
+    from orchestrator.screen import console
+
+    plan = _planned(options)
+    layout = Layout(options.results.resolve())
+    replayed = replay(layout.ledger)
+    todo = missing(plan, replayed.records, layout)
+    known = list(replayed.records.values())
+    if options.probe:
+        from orchestrator.runner.probe import probe
+
+        known += probe(todo.stages, known, options.data_root.resolve(), plan.spec.resources.cpus)
+    plan_report(console(), plan, todo, Estimator(known), options.cores, replayed.warnings)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from orchestrator.screen import console
+
+    plan = _planned(options, may_probe=False)
+    console().print(f"{plan.spec.source}: no fault; {plan.cells} cells", highlight=False, markup=False)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from orchestrator.layout import Layout
+    from orchestrator.reports import status_report
+    from orchestrator.screen import console
+
+    layout = Layout(options.results)
+    names = [options.study] if options.study else layout.studies()
+    if not names:
+        raise TableError(f"{options.results}: no study has results here; run one with: orchestrator sweep smoke.yaml")
+    status_report(console(), layout, names)
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from orchestrator.layout import Layout
+    from orchestrator.reports import trial_report
+    from orchestrator.screen import console
+
+    trial_report(console(), Layout(options.results), options.trial)
+    return 0
+
+
+def _pareto(options: argparse.Namespace) -> int:
+    from orchestrator.analysis.load import load
+    from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, parse_objectives
+    from orchestrator.reports import front_report
+    from orchestrator.screen import console
+
+    df = load(options.table)
+    objectives = parse_objectives(_wanted(options) or DEFAULT_OBJECTIVES, also=map(str, df.columns))
+    over = None if options.over == "none" else options.over
+    front: pd.DataFrame = df.pareto.front(objectives, over=over, select_on=options.select_on)
+    if options.csv:
+        front.to_csv(sys.stdout, index=False)
+    elif options.json:
+        sys.stdout.write(front.to_json(orient="records", lines=True))
+    else:
+        front_report(console(), front, objectives)
+    return 0
+
+
+def _wanted(options: argparse.Namespace) -> Mapping[str, object]:
+    wanted: dict[str, object] = {}
+    for direction in ("max", "min"):
+        for text in getattr(options, direction):
+            column, _, tolerance = text.partition(":")
+            wanted[column] = {direction: tolerance} if tolerance else direction
+    return wanted
+
+
+def _columns(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from orchestrator.analysis import tables
+
+    if options.json:
+        sys.stdout.write(json.dumps([asdict(column) for column in tables.COLUMNS.values()], indent=1) + "\n")
+    else:
+        sys.stdout.write(tables.document())
+    return 0
+
+
+def _studies(options: argparse.Namespace) -> int:
+    from orchestrator.layout import Layout
+    from orchestrator.reports import studies_report
+    from orchestrator.screen import console
+
+    studies_report(console(), Layout(options.results))
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    del options
+    from orchestrator.spec import study_schema
+
+    sys.stdout.write(json.dumps(study_schema(), indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

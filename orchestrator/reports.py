@@ -1,0 +1,227 @@
+"""What a person reads at the end of a command: plans, fronts, states, single trials."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.analysis.objectives import Objective
+from orchestrator.analysis.tables import COLUMNS, is_config_column
+from orchestrator.errors import TableError
+from orchestrator.estimate import Estimate, Estimator
+from orchestrator.layout import Layout
+from orchestrator.ledger import replay
+from orchestrator.locks import holder
+from orchestrator.plan import Plan
+from orchestrator.runner.base import Missing
+from orchestrator.screen import duration, number, signature
+from orchestrator.spec import shipped_studies
+from orchestrator.sweep import Summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS_SHOWN = 20
+STAGE_KINDS = ("train", "compress", "evaluate")
+
+
+def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
+    """Say how a sweep ended and show its front; returns how many trials failed."""
+    from orchestrator.analysis.load import load
+
+    spec = summary.plan.spec
+    folder = results / spec.study
+    df = load(folder)
+    state = "interrupted" if summary.interrupted else "finished"
+    work = f"{summary.ran} stages ran, {summary.cached} were cached"
+    say(terminal, f"{spec.study} {state} in {duration(summary.wall_s)}: {work}")
+    failed = _failures(terminal, df)
+    if summary.interrupted:
+        say(terminal, "What is finished is kept; the same command goes on from there.")
+    front: pd.DataFrame = df.pareto.front(spec.objectives, over="seed")
+    front_report(terminal, front, spec.objectives)
+    say(terminal, f"\n{folder}/trials.parquet: one row a trial; in Python: orchestrator.load({str(folder)!r})")
+    say(terminal, f"Look further: orchestrator pareto {folder} {' '.join(map(_argument, spec.objectives))}")
+    return failed
+
+
+def front_report(terminal: Console, front: "pd.DataFrame", objectives: Sequence[Objective]) -> None:
+    """A front as a table: what varies, then the objectives, best first by the first of them."""
+    if front.empty:
+        say(terminal, "No trial has all objectives yet, so there is no front.")
+        return
+    first = objectives[0]
+    ordered = front.sort_values(first.column, ascending=first.direction == "min", kind="stable")
+    names = [objective.column for objective in objectives]
+    varied = [
+        str(name) for name in front.columns if is_config_column(str(name)) and front[name].nunique(dropna=False) > 1
+    ]
+    columns = [*varied, *(["n_seeds"] if "n_seeds" in front.columns else []), *names]
+    table = _table(*columns, title=f"Pareto front: {len(front)} points, {', '.join(map(_wish, objectives))}")
+    for row in ordered.head(ROWS_SHOWN).to_dict("records"):
+        table.add_row(*(_cell(row, name) for name in columns))
+    if len(front) > ROWS_SHOWN:
+        table.caption = f"{len(front) - ROWS_SHOWN} more points"
+    terminal.print(table)
+    if left_out := front.attrs.get("left_out"):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in front.attrs["left_out_because"].items() if count)
+        say(terminal, f"{left_out} rows could not be compared: {reasons}")
+
+
+def plan_report(
+    terminal: Console, plan: Plan, todo: Missing, estimator: Estimator, cores: int, warnings: Sequence[str]
+) -> None:
+    """What a sweep would run, what is cached and what sharing saves; an estimate of the time."""
+    for warning in warnings:
+        say(terminal, f"warning: {warning}")
+    say(terminal, f"{plan.spec.study}: {plan.cells:,} cells + {len(plan.trials) - plan.cells:,} baselines")
+    if plan.spec.question:
+        say(terminal, f"  {plan.spec.question}")
+    unshared = Counter[str]()
+    for key, count in plan.unshared().items():
+        unshared[plan.stages[key].kind] += count
+    to_run = {stage.key: estimator.estimate(stage) for stage in todo.stages}
+    table = _table("stage", "in all", "to run", "cached", "saved by sharing", "busy time to run")
+    for kind in STAGE_KINDS:
+        keys = [key for key, stage in plan.stages.items() if stage.kind == kind]
+        running = [to_run[key].seconds for key in keys if key in to_run]
+        counts = (len(keys), len(running), len(keys) - len(running), unshared[kind] - len(keys))
+        table.add_row(kind, *(f"{count:,}" for count in counts), duration(sum(running)))
+    terminal.print(table)
+    for item in plan.excluded:
+        say(terminal, f"excluded: {item.count:,} cells by `{item.expression}`")
+    _sharing(terminal, plan, estimator)
+    _time_needed(terminal, plan, list(to_run.values()), cores)
+
+
+def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> None:
+    """How far each study is, and whether it runs at this moment."""
+    from orchestrator.analysis.load import load
+
+    table = _table("study", "state", "trials", "complete", "failed", "infeasible", "open", "last finished")
+    for name in names:
+        df = load(layout.study(name), columns=["status", "finished_at"])
+        counts = df["status"].value_counts(dropna=False)
+        unfinished = int(df["status"].isna().sum())
+        running = holder(layout.lock(name))
+        state = f"running (pid {running.pid})" if running else ("incomplete" if unfinished else "done")
+        known = (str(int(counts.get(status, 0))) for status in ("complete", "failed", "infeasible"))
+        last = df["finished_at"].max()
+        table.add_row(
+            name, state, str(len(df)), *known, str(unfinished), "-" if last != last else f"{last:%Y-%m-%d %H:%M}"
+        )
+    terminal.print(table)
+
+
+def trial_report(terminal: Console, layout: Layout, beginning: str) -> None:
+    """Every column of one trial, and the stages it is made of.
+
+    Raises:
+        TableError: no trial, or more than one, has an id with this beginning.
+
+    """
+    from orchestrator.analysis.load import load
+
+    found: list[dict[str, Any]] = []
+    for name in layout.studies():
+        df = load(layout.study(name))
+        found += df[df["trial_id"].str.startswith(beginning)].to_dict("records")
+    if not found:
+        raise TableError(f"{beginning}: no trial of {layout.root} has an id that begins so; see the column trial_id")
+    if len({row["trial_id"] for row in found}) > 1:
+        some = ", ".join(sorted({row["trial_id"] for row in found})[:5])
+        raise TableError(f"{beginning}: more than one trial begins so: {some}")
+    row = found[0]
+    table = _table(
+        "column", "value", "unit", title=f"trial {row['trial_id']} of {', '.join(r['study'] for r in found)}"
+    )
+    for name, value in row.items():
+        if value is not None and value == value and name != "error":
+            unit = COLUMNS[name].unit if name in COLUMNS else ""
+            table.add_row(name, number(value), "" if unit == "1" else unit)
+    terminal.print(table)
+    if isinstance(row.get("error"), str):
+        say(terminal, row["error"])
+    _stages(
+        terminal, layout, [value for name, value in row.items() if name.startswith("stage_keys.") and value == value]
+    )
+
+
+def studies_report(terminal: Console, layout: Layout) -> None:
+    """The shipped studies with their questions, and those that have results."""
+    from orchestrator.spec import load_spec
+
+    table = _table("shipped study", "question")
+    for path in sorted(shipped_studies().glob("*.yaml")):
+        table.add_row(path.name, load_spec(str(path)).question)
+    terminal.print(table)
+    if names := layout.studies():
+        say(terminal, f"with results in {layout.root}: {', '.join(names)}")
+
+
+def say(terminal: Console, text: str) -> None:
+    """Print a line as it is: no markup, no colours of numbers, no wrapping."""
+    terminal.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
+    for position, name in enumerate(columns):
+        table.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
+    return table
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    unit = COLUMNS[name].unit if name in COLUMNS else ""
+    spread = row.get(f"{name}_std")
+    text = number(row[name], unit)
+    return text if spread is None or spread != spread else f"{text} ± {number(spread, unit)}"
+
+
+def _wish(objective: Objective) -> str:
+    tolerance = f" within {100 * objective.tolerance:g} %" if objective.relative else f" within {objective.tolerance:g}"
+    return f"{objective.column} {objective.direction}{tolerance if objective.tolerance else ''}"
+
+
+def _argument(objective: Objective) -> str:
+    tolerance = f":{100 * objective.tolerance:g}%" if objective.relative else f":{objective.tolerance:g}"
+    return f"--{objective.direction} {objective.column}{tolerance if objective.tolerance else ''}"
+
+
+def _failures(terminal: Console, df: "pd.DataFrame") -> int:
+    """Trials that did not get through, grouped by their error; returns how many failed."""
+    bad = df[df["status"].isin(["failed", "infeasible"])]
+    for (status, error), rows in bad.groupby(["status", bad["error"].map(signature)]):
+        trials = ", ".join(rows["trial_id"].head(3)) + (", ..." if len(rows) > 3 else "")
+        say(terminal, f"{len(rows)} {status}: {error}\n  {trials}; see: orchestrator show {rows['trial_id'].iloc[0]}")
+    return int((df["status"] == "failed").sum())
+
+
+def _sharing(terminal: Console, plan: Plan, estimator: Estimator) -> None:
+    once = sum(estimator.estimate(stage).seconds for stage in plan.stages.values())
+    each = sum(count * estimator.estimate(plan.stages[key]).seconds for key, count in plan.unshared().items())
+    say(terminal, f"sharing: {duration(once)} of busy time in place of {duration(each)} ({each / once:.2f}x)")
+
+
+def _time_needed(terminal: Console, plan: Plan, estimates: Sequence[Estimate], cores: int) -> None:
+    if not estimates:
+        say(terminal, "nothing to run: all is cached")
+        return
+    workers = max(1, cores // plan.spec.resources.cpus)
+    seconds = sum(estimate.seconds for estimate in estimates) / workers
+    guessed = sum(estimate.basis == "guess" for estimate in estimates)
+    basis = f"{guessed} of {len(estimates)} stages by a guess; --probe measures" if guessed else "from finished stages"
+    say(terminal, f"time: about {duration(seconds)} on {workers} workers ({basis}), and some 15 s for Ray to start")
+
+
+def _stages(terminal: Console, layout: Layout, keys: Sequence[str]) -> None:
+    records = replay(layout.ledger).records
+    table = _table("stage", "key", "status", "busy", "host", "run", "artifact")
+    for key in keys:
+        if record := records.get(key):
+            where = str(layout.artifacts.path(key)) if layout.artifacts.has(key) else "-"
+            table.add_row(record.kind, key, record.status, duration(record.busy_s), record.host, record.run, where)
+    terminal.print(table)

@@ -1,0 +1,29 @@
+"""What passes between driver and worker; imports no tensor library."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.keys import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is handed: ready stages, and descendants that become ready inside the task.
+
+    `parent_sha256` holds the hash of each parent that is not itself in the task; `attempts` counts from 1.
+    """
+
+    stages: tuple[Stage, ...]
+    parent_sha256: Mapping[str, str | None]
+    attempts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where a worker finds things and what it may use."""
+
+    artifacts: Path
+    data_root: Path
+    threads: int
+    run: str

@@ -1,0 +1,190 @@
+"""What a person sees: progress while a sweep runs, tables at its end. Plain lines where the output is no terminal."""
+
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.ledger import StageRecord
+from orchestrator.locks import Holder
+from orchestrator.plan import Plan
+from orchestrator.runner.base import Missing
+from trainables.keys import Stage
+
+PLAIN_EVERY_S = 5.0
+ERRORS_SHOWN = 3
+STAGE_KINDS = ("train", "compress", "evaluate")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a person: 4.2 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def number(value: object, unit: str = "") -> str:
+    """A table's number in as many digits as mean something; fractions as per cent."""
+    if value is None or value != value:
+        return "-"
+    if not isinstance(value, int | float):
+        return str(value)
+    if unit == "fraction":
+        return f"{100 * value:.2f} %"
+    if unit == "s":
+        return duration(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+class SweepScreen:
+    """Follows a sweep; see `orchestrator.sweep.SweepObserver`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._started = time.monotonic()
+        self._printed = 0.0
+        self._workers = 1
+        self._open_seconds = 0.0
+        self._totals: Counter[str] = Counter()
+        self._done: Counter[str] = Counter()
+        self._running: dict[str, Stage] = {}
+        self._errors: defaultdict[str, list[str]] = defaultdict(list)
+        self._draining = False
+
+    @contextmanager
+    def showing(self) -> Iterator["SweepScreen"]:
+        """Keep the live display up while the body runs; it is taken down whatever happens."""
+        try:
+            yield self
+        finally:
+            if self._live is not None:
+                self._live.update(self._picture())
+                self._live.stop()
+                self._live = None
+
+    def warned(self, message: str) -> None:
+        """Print a warning above the display."""
+        self._console.print(f"warning: {message}", style="yellow", highlight=False, markup=False)
+
+    def waiting(self, holder: Holder) -> None:
+        """Say that another process runs this plan."""
+        where = f"process {holder.pid} on {holder.host}"
+        self._say(f"this study is being run by {where}; waiting for it (Ctrl-C leaves it running)")
+
+    def started(self, plan: Plan, todo: Missing, workers: int) -> None:
+        """Open the display for so many stages."""
+        self._workers = workers
+        self._totals = Counter(stage.kind for stage in todo.stages)
+        self._say(f"{plan.spec.study}: {plan_line(plan, todo)}; {workers} worker{'s' * (workers > 1)}")
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=4)
+            self._live.start()
+
+    def handed_out(self, stages: Sequence[Stage]) -> None:
+        """A worker was given these stages."""
+        self._running |= {stage.key: stage for stage in stages}
+
+    def finished(self, records: Sequence[StageRecord], open_seconds: float) -> None:
+        """These stages are on disk."""
+        self._open_seconds = open_seconds
+        for record in records:
+            self._running.pop(record.key, None)
+            self._done[record.kind] += 1
+            if record.status != "complete":
+                self._failed(record)
+        if self._live is None and time.monotonic() - self._printed >= PLAIN_EVERY_S:
+            self._print_plain()
+
+    def lost(self, stages: Sequence[str], reason: str) -> None:
+        """A worker died while it held these stages."""
+        for key in stages:
+            self._running.pop(key, None)
+        self.warned(f"a worker was lost with {len(stages)} stages ({reason}); they are handed out again")
+
+    def draining(self) -> None:
+        """No further work is handed out."""
+        self._draining = True
+        self._say("stopping: what runs is finished and kept; Ctrl-C again stops at once")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
+
+    def _failed(self, record: StageRecord) -> None:
+        reason = signature(record.error or record.status)
+        self._errors[reason].append(record.key)
+        if self._live is None and len(self._errors[reason]) == 1:
+            self.warned(f"stage {record.kind} {record.key[:12]} (seed {record.seed}) {record.status}: {reason}")
+
+    def _print_plain(self) -> None:
+        self._printed = time.monotonic()
+        self._say(f"{self._counts()}, {len(self._running)} running, {self._time_left()}")
+
+    def _counts(self) -> str:
+        failed = sum(map(len, self._errors.values()))
+        return f"{self._done.total()}/{self._totals.total()} stages done" + (f", {failed} failed" if failed else "")
+
+    def _time_left(self) -> str:
+        elapsed = duration(time.monotonic() - self._started)
+        if not self._done:
+            return f"{elapsed} elapsed, starting workers"
+        return f"{elapsed} elapsed, about {duration(self._open_seconds / self._workers)} left"
+
+    def _picture(self) -> RenderableType:
+        bars = Table.grid(padding=(0, 2))
+        for kind in STAGE_KINDS:
+            if total := self._totals[kind]:
+                done = self._done[kind]
+                bars.add_row(kind, ProgressBar(total=total, completed=done, width=32), f"{done}/{total}")
+        lines = [Text(f"  {self._time_left()}", style="dim")]
+        running = sorted(self._running.values(), key=lambda stage: STAGE_KINDS.index(stage.kind))
+        lines += [Text(f"  {stage_line(stage)}", style="dim") for stage in running[: 2 * self._workers]]
+        lines += [
+            Text(f"  {len(keys)} failed: {reason}", style="red")
+            for reason, keys in list(self._errors.items())[-ERRORS_SHOWN:]
+        ]
+        if self._draining:
+            lines.append(Text("  stopping after what runs", style="yellow"))
+        return Group(bars, *lines)
+
+
+def signature(error: str) -> str:
+    """The line by which equal errors are grouped: the last one, where a traceback has its message."""
+    return error.strip().splitlines()[-1][:160]
+
+
+def stage_line(stage: Stage) -> str:
+    """A stage in a few words."""
+    config = stage.config
+    parts = [stage.kind, f"{config.model.name}/{config.model.width}", config.data.name, f"seed {stage.seed}"]
+    if stage.kind != "train" and config.compress is not None:
+        leaves = config.compress.model_dump(exclude_defaults=True, exclude={"method", "epochs", "lr"})
+        parts += [config.compress.method, *(f"{name} {value}" for name, value in leaves.items())]
+    return " ".join(parts)
+
+
+def plan_line(plan: Plan, todo: Missing) -> str:
+    """`42 cells + 9 baselines, 93 stages to run (231 unshared), 0 cached`."""
+    baselines = len(plan.trials) - plan.cells
+    return (
+        f"{plan.cells} cells + {baselines} baselines, {len(todo.stages)} stages to run, {len(todo.done)} cached, "
+        f"{plan.unshared().total() - len(plan.stages)} saved by sharing"
+    )
+
+
+def console(*, error: bool = False) -> Console:
+    """The terminal, or plain text where there is none; tables are never cut to 80 columns in a pipe."""
+    stream = sys.stderr if error else sys.stdout
+    return Console(stderr=error, width=None if stream.isatty() else 160)
