@@ -16,6 +16,7 @@ from trainables.errors import DivergedError, InfeasibleError
 from trainables.training.augment import AUGMENTATIONS
 from trainables.training.randomness import generator
 from trainables.training.schedules import SCHEDULES
+from trainables.training.sgd import Sgd
 
 # Images are gathered, augmented and normalised this many bytes (of uint8) at a time: few operations for small images,
 # and for large ones a working set that stays in the cache.
@@ -81,7 +82,8 @@ def fit(
         msg = f"{len(data.train)} training images are less than one batch of {settings.batch_size} (train.batch_size)"
         raise InfeasibleError(msg)
     model.to(settings.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = _optimizer(model, settings)
+    optimizer = Sgd(model.parameters(), settings.momentum, settings.weight_decay)
+    rate = SCHEDULES[settings.schedule]
     batches = _Batches(data, settings, seed)
     records: list[dict[str, float]] = []
     for epoch in range(settings.epochs):
@@ -96,7 +98,7 @@ def fit(
             {
                 "epoch": epoch + 1,
                 "loss": loss,
-                "lr": optimizer.param_groups[0]["lr"],
+                "lr": rate(steps * (epoch + 1) - 1, steps * settings.epochs, settings.lr),
                 "val_accuracy": accuracy(model, data.val, data, device=settings.device),
                 "images_per_s": steps * settings.batch_size / seconds,
             }
@@ -150,7 +152,7 @@ class _Batches:
 def _epoch(
     model: nn.Module,
     batches: _Batches,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Sgd,
     settings: Settings,
     epoch: int,
     hooks: Hooks | None,
@@ -161,15 +163,13 @@ def _epoch(
     total = torch.zeros((), device=settings.device)
     for step, (images, labels) in enumerate(batches.epoch(), start=epoch * batches.steps):
         lr = rate(step, settings.epochs * batches.steps, settings.lr)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
         loss = _loss(model, images, labels, settings)
         extra = None if hooks is None else hooks.extra_loss(model)
         if extra is not None:
             loss = loss + extra
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        optimizer.step(lr)
         total += loss.detach()
         if hooks is not None:
             hooks.after_step(model)
@@ -184,17 +184,6 @@ def _loss(model: nn.Module, images: Tensor, labels: Tensor, settings: Settings) 
     with torch.autocast(settings.device, torch.bfloat16, enabled=settings.precision == "bf16"):
         logits = model(images)
     return F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
-
-
-def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.SGD:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True
-    )
 
 
 def _channels_last(images: Tensor) -> Tensor:
