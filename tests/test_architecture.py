@@ -1,0 +1,139 @@
+"""Who may import whom, and what a command may load."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+ALLOWED: dict[str, set[str]] = {
+    "trainables.config": set(),
+    "trainables.errors": set(),
+    "trainables.keys": {"config"},
+    "trainables.quantize": {"config", "errors"},
+    "trainables.training": {"config", "errors", "data", "models"},
+    "trainables.data": {"config", "errors", "training.randomness"},
+    "trainables.models": {"config", "errors", "training.randomness"},
+    "trainables.pruning": {"config", "errors", "quantize"},
+    "trainables.methods": {"config", "errors", "quantize", "pruning", "data", "models", "training"},
+    "trainables.export": {"config", "errors", "quantize", "pruning", "data", "models", "training"},
+    "trainables.measure": {"config", "errors", "quantize", "pruning", "data", "models", "training"},
+    "trainables.stages": {
+        "config", "errors", "keys", "quantize", "pruning", "data", "models", "training", "methods", "export", "measure",
+    },
+    "trainables.__main__": {"config", "errors", "keys", "training", "stages"},
+    "orchestrator.errors": set(),
+    "orchestrator.analysis": {"errors"},
+    "orchestrator.spec": {"errors", "expressions", "yaml_nodes", "analysis", "trainables.config"},
+    "orchestrator.search": {"errors", "expressions", "spec", "trainables.config"},
+    "orchestrator.plan": {"errors", "spec", "search", "trainables.config", "trainables.keys"},
+    "orchestrator.ledger": {"errors", "analysis"},
+    "orchestrator.artifacts": {"errors"},
+}  # fmt: skip
+"""By longest prefix; names without `trainables` or `orchestrator` are in the importer's own package."""
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in ("orchestrator", "trainables"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(name: str, prefixes: set[str]) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def rule(module: str) -> set[str] | None:
+    matching = [prefix for prefix in ALLOWED if within(module, {prefix})]
+    if not matching:
+        return None
+    prefix = max(matching, key=len)
+    package = module.partition(".")[0]
+    own = {name if name.startswith(("trainables.", "orchestrator.")) else f"{package}.{name}" for name in ALLOWED[prefix]}
+    return own | {prefix}
+
+
+def faults(module: str, names: set[str]) -> list[str]:
+    ours = {name for name in names if within(name, {"orchestrator", "trainables"}) and name.count(".") > 0}
+    wrong = [name for name in ours if module.startswith("trainables") and within(name, {"orchestrator"})]
+    allowed = rule(module)
+    if allowed is not None:
+        # `from a.b import c` gives both a.b and a.b.c: one of them must be allowed, and a package may be passed through.
+        wrong += [name for name in ours if not within(name, allowed) and not any(a.startswith(name + ".") for a in allowed)]
+    return wrong
+
+
+@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_flow_one_way(module: str, path: Path) -> None:
+    assert faults(module, imported(path)) == []
+
+
+def test_the_rule_can_be_broken() -> None:
+    assert faults("trainables.models.resnet", {"trainables.methods.base"}) == ["trainables.methods.base"]
+    assert faults("trainables.stages.train", {"orchestrator.errors"})
+    assert faults("orchestrator.analysis.load", {"orchestrator.plan"}) == ["orchestrator.plan"]
+
+
+def test_only_one_file_imports_ray_and_only_one_reads_yaml() -> None:
+    users = {"ray": set[str](), "ruamel": set[str]()}
+    for module, path in modules():
+        for library, found in users.items():
+            if within_any(imported(path), library):
+                found.add(module)
+    assert users["ray"] == {"orchestrator.runner.tune"}
+    assert len(users["ruamel"]) == 1
+
+
+def within_any(names: set[str], library: str) -> bool:
+    return any(within(name, {library}) for name in names)
+
+
+def test_only_the_screens_print_and_only_the_commands_exit() -> None:
+    printing = {"orchestrator.cli", "orchestrator.screen", "orchestrator.reports", "trainables.__main__"}
+    for module, path in modules():
+        text = path.read_text()
+        assert module in printing or "sys.exit" not in text, module
+        assert module in printing or "print(" not in text, module
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    code = (
+        "import sys\nfrom orchestrator.cli import main\n"
+        f"try:\n    main({list(arguments)!r})\nexcept SystemExit:\n    pass\n"
+        "sys.stderr.write('\\n'.join({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    assert not loaded_by(*arguments) & {"torch", "ray", "pandas", "numpy", "pyarrow", "pydantic", "rich"}
+
+
+def test_check_and_schema_need_neither_tensors_nor_tables() -> None:
+    for arguments in (["check", "smoke.yaml"], ["schema"]):
+        assert not loaded_by(*arguments) & {"torch", "ray", "pandas", "pyarrow"}
+
+
+def test_the_probe_for_loaded_modules_sees_what_is_loaded() -> None:
+    assert "pydantic" in loaded_by("schema")
+
+
+def test_a_plan_loads_no_tensor_library_and_no_ray(tmp_path: Path) -> None:
+    assert not loaded_by("plan", "smoke.yaml", "--results", str(tmp_path)) & {"torch", "ray"}

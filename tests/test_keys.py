@@ -1,0 +1,114 @@
+"""Keys name content: equal computations have equal keys, different ones do not."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables.config import TrialConfig, resolve
+from trainables.keys import PathFinder, Stage
+
+
+def config(**sections: object) -> TrialConfig:
+    tree = {"data": {"name": "digits"}, "model": {"name": "resnet8"}, **sections}
+    return resolve(TrialConfig.model_validate_json(json.dumps(tree)), "fp32")
+
+
+def keys(seed: int = 0, **sections: object) -> list[str]:
+    return [stage.key for stage in PathFinder().path(config(**sections), seed)]
+
+
+def test_open_leaves_and_their_resolved_values_have_one_key() -> None:
+    explicit = config(
+        data={"name": "digits", "image_size": 8, "train_size": 1437, "augment": "none"},
+        model={"name": "resnet8", "width": 16},
+        train={"epochs": 30, "precision": "fp32"},
+    )
+    assert [stage.key for stage in PathFinder().path(explicit, 0)] == keys()
+
+
+def test_trials_share_the_dense_parent_and_nothing_after_the_first_difference() -> None:
+    one = keys(compress={"method": "stq", "pfr": 0.4})
+    other = keys(compress={"method": "stq", "pfr": 0.5})
+    dense = keys()
+    assert one[0] == other[0] == dense[0]
+    assert len({*one[1:], *other[1:], *dense[1:]}) == 5
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"data": {"name": "digits", "val_share": 0.2}},
+        {"model": {"name": "resnet8", "width": 8}},
+        {"model": {"name": "resnet8", "block": "bn_first"}},
+        {"train": {"epochs": 31}},
+        {"train": {"lr": 0.2}},
+        {"train": {"precision": "bf16"}},
+    ],
+)
+def test_every_leaf_of_the_root_changes_the_root_key(sections: dict[str, object]) -> None:
+    assert keys(**sections)[0] != keys()[0]
+
+
+def test_seed_and_device_class_are_part_of_the_key() -> None:
+    assert keys(seed=1)[0] != keys(seed=0)[0]
+    assert PathFinder("cuda").path(config(), 0)[0].key != keys()[0]
+
+
+def test_binary_is_stq_at_pfr_0_whatever_its_inert_leaves_say() -> None:
+    binary = keys(compress={"method": "binary"})
+    assert keys(compress={"method": "stq", "pfr": 0, "threshold": 0.3, "score": "mean_abs", "scope": "all"}) == binary
+    assert keys(compress={"method": "stq", "pfr": 0, "scale": "layer"}) != binary
+
+
+def test_l1_prune_at_pfr_0_is_finetuning() -> None:
+    assert keys(compress={"method": "l1_prune", "pfr": 0}) == keys(compress={"method": "finetune"})
+
+
+@given(st.floats(0.01, 9, allow_nan=False), st.floats(0.01, 0.99))
+def test_the_threshold_is_inert_without_the_zero_share(threshold: float, pfr: float) -> None:
+    by_magnitude = {"method": "stq", "pfr": pfr, "score": "mean_abs"}
+    assert keys(compress={**by_magnitude, "threshold": threshold}) == keys(compress=by_magnitude)
+    by_zeros = {"method": "stq", "pfr": pfr}
+    assert (keys(compress={**by_zeros, "threshold": threshold}) == keys(compress=by_zeros)) == (threshold == 0.7)
+
+
+def test_a_stage_holds_nothing_that_later_stages_own() -> None:
+    path = PathFinder().path(config(compress={"method": "stq", "pfr": 0.4}), 0)
+    assert [stage.kind for stage in path] == ["train", "compress", "evaluate"]
+    assert path[0].config.compress is None
+    assert [stage.parent for stage in path] == [None, path[0].key, path[1].key]
+
+
+def test_keys_are_the_same_in_another_process() -> None:
+    code = (
+        "import sys; sys.argv=['x']\n"
+        "from trainables.config import TrialConfig, resolve\n"
+        "from trainables.keys import PathFinder\n"
+        "c = TrialConfig.model_validate_json('{\"data\":{\"name\":\"digits\"},\"model\":{\"name\":\"resnet8\"}}')\n"
+        "print(*[s.key for s in PathFinder().path(resolve(c, 'fp32'), 0)])"
+    )
+    environment = {"PYTHONHASHSEED": "7"}
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert printed.stdout.split() == keys()
+
+
+def test_these_keys_stand_until_the_schema_or_a_stage_version_is_raised() -> None:
+    """A store of yesterday is only found again while these do not change."""
+    found = keys(compress={"method": "stq", "pfr": 0.4, "threshold": 0.5})
+    assert found == GOLDEN, "raise SCHEMA_VERSION or a STAGE_VERSION, then replace the golden keys"
+
+
+GOLDEN = [
+    "ff243d61cb4bc99a085e3d2de5e820f6",
+    "7d5a3ad991038fa00b09508d58901720",
+    "d55f7a1c47d93ffeea8aebb80d0068e0",
+]
+
+
+def test_own_config_is_what_the_key_was_made_of() -> None:
+    stage: Stage = PathFinder().path(config(compress={"method": "stq", "pfr": 0.4}), 0)[1]
+    assert stage.own_config() == {"compress": {"method": "stq"}}

@@ -1,0 +1,134 @@
+"""What is committed is found again whole, whatever happened to the file afterwards."""
+
+import dataclasses
+import json
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.artifacts import ArtifactStore
+from orchestrator.errors import StoreError
+from orchestrator.ledger import LedgerWriter, StageRecord, replay
+
+
+def record(key: str, status: str = "complete", **changes: object) -> StageRecord:
+    plain = StageRecord(
+        key=key, kind="train", parent=None, seed=0, status=status, busy_s=1.0, started_at=1.0, finished_at=2.0,  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+    return dataclasses.replace(plain, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def commit(root: Path, run: str, *records: StageRecord) -> Path:
+    writer = LedgerWriter(root, run)
+    for one in records:
+        writer.commit([one])
+    writer.close()
+    return writer.path
+
+
+def test_a_record_comes_back_as_it_was_committed(tmp_path: Path) -> None:
+    whole = record(
+        "k", metrics={"accuracy": 0.1 + 0.2, "macs": 7, "latency_ms": None}, history=({"epoch": 1.0, "loss": 0.5},),
+        config={"compress": {"pfr": 0.4}}, versions={"torch": "2"}, run="r", error="Zeile\nzwei: größer", attempt=2,
+    )  # fmt: skip
+    commit(tmp_path, "r", whole)
+    found = replay(tmp_path)
+    assert dataclasses.asdict(found.records["k"]) == dataclasses.asdict(whole) | {"history": [{"epoch": 1.0, "loss": 0.5}]}
+    assert found.warnings == ()
+
+
+def test_a_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
+    writer = LedgerWriter(tmp_path, "r")
+    writer.commit([record("k")])
+    assert set(replay(tmp_path).records) == {"k"}
+    writer.close()
+
+
+@given(st.data())
+def test_every_torn_tail_keeps_all_that_was_finished_before_it(data: st.DataObject) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = commit(Path(folder), "r", record("a"), record("b"), record("c"))
+        content = path.read_bytes()
+        ends = [n + 1 for n, byte in enumerate(content) if byte == ord("\n")]
+        cut = data.draw(st.integers(0, len(content)))
+        path.write_bytes(content[:cut])
+        found = replay(Path(folder))
+        # A line is whole with its last byte of JSON, its line feed may be missing.
+        whole = sum(end - 1 <= cut for end in ends) - 1
+        assert list(found.records) == ["a", "b", "c"][: max(whole, 0)]
+        assert found.warnings == ()
+
+
+def test_damage_in_the_middle_is_told_and_costs_that_stage_alone(tmp_path: Path) -> None:
+    path = commit(tmp_path, "r", record("a"), record("b"), record("c"))
+    path.write_bytes(path.read_bytes().replace(b'"key":"b"', b'"key":"x"'))
+    found = replay(tmp_path)
+    assert set(found.records) == {"a", "c"}
+    assert found.warnings == (f"{path}: line 3 is damaged; its stage counts as not done",)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"ledger": 99}, "written with ledger version 99, this is version 1"),
+        ({"stage": {"key": "k", "colour": 1}}, "unknown fields colour; a later version wrote this ledger"),
+        ({"stage": {"key": "k"}}, "a stage record is incomplete"),
+    ],
+)
+def test_a_foreign_ledger_is_refused_by_name(tmp_path: Path, line: dict[str, object], message: str) -> None:
+    text = json.dumps(line).encode()
+    (tmp_path / "r.jsonl").write_bytes(b"%08x %s\n" % (zlib.crc32(text), text))
+    with pytest.raises(StoreError, match=message):
+        replay(tmp_path)
+
+
+def test_of_two_records_of_one_stage_the_settled_then_the_first_attempt_stands(tmp_path: Path) -> None:
+    commit(tmp_path, "1", record("a", "failed", failure="lost", finished_at=9.0, run="1"))
+    commit(tmp_path, "2", record("a", attempt=2, run="2"), record("b", attempt=1, run="2"))
+    commit(tmp_path, "3", record("a", attempt=1, run="3"), record("b", attempt=1, run="3"))
+    found = replay(tmp_path).records
+    assert (found["a"].run, found["b"].run) == ("3", "2")
+
+
+def test_only_failures_that_would_repeat_are_settled() -> None:
+    assert record("k").settled
+    assert record("k", "infeasible").settled
+    assert record("k", "failed", failure="diverged").settled
+    assert not record("k", "failed", failure="bug").settled
+    assert not record("k", "failed", failure="lost").settled
+
+
+def test_a_number_that_json_has_no_word_for_is_a_bug_not_a_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        commit(tmp_path, "r", record("k", metrics={"accuracy": float("nan")}))
+
+
+def test_an_artifact_is_absent_or_whole(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "artifacts")
+    assert store.read("k", None) is None
+    sha256 = store.write("k", b"weights")
+    assert store.read("k", sha256) == b"weights"
+    store.path("k").write_bytes(b"weighty")
+    assert store.read("k", sha256) is None
+    assert [path.name for path in store.root.iterdir()] == ["k"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="cannot write the output of stage k: Permission denied"):
+        ArtifactStore(tmp_path / "artifacts").write("k", b"")
+    with pytest.raises(StoreError, match="cannot append to the ledger: Permission denied"):
+        commit(tmp_path / "ledger", "r", record("k"))
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ledger").write_text("")
+    with pytest.raises(StoreError, match="cannot append to the ledger: (File exists|Not a directory)"):
+        commit(tmp_path / "ledger", "r", record("k"))
