@@ -15,12 +15,12 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
 import torch.fx
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from trainables.config import ModelConfig, Section
@@ -47,6 +47,13 @@ class PackedHeader(Section):
     image_size: int = Field(ge=1, le=4096)
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _resolved(self) -> Self:
+        if self.model.width is None or not len(self.mean) == len(self.std) == self.channels:
+            msg = f"model.width is {self.model.width}, and {self.channels} channels need as many means and deviations"
+            raise ValueError(msg)
+        return self
 
 
 class _Manifest(Section):
