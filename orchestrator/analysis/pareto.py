@@ -4,6 +4,7 @@ A row dominates another if it is at least as good in every objective and better 
 NSGA-II, 2002, for ranks). The sorting is moocore's: O(n log n) up to three objectives.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -111,7 +112,8 @@ def hypervolume(
 ) -> float:
     """Volume that the rows dominate, up to a reference point, in the product of the objectives' units.
 
-    Tolerances play no part. A row that is not better than the reference in every objective adds nothing.
+    Tolerances play no part. A row that is not better than the reference in every objective adds nothing; one that is
+    and has an infinite value makes the volume infinite.
     Source: Zitzler and Thiele, PPSN 1998, by moocore.
 
     Args:
@@ -130,10 +132,12 @@ def hypervolume(
         msg = f"hypervolume: reference {dict(reference)} must hold a finite number for {', '.join(_names(wanted))}"
         raise TableError(msg)
     mask, _ = _comparable(df, wanted, role)
-    if not mask.any():
-        return 0.0
     signs = _signs(wanted)
-    return float(moocore.hypervolume(_values(df.loc[mask], wanted) * signs, ref=point * signs))
+    losses, reference_losses = _values(df.loc[mask], wanted) * signs, point * signs
+    inside = losses[(losses < reference_losses).all(axis=1)]
+    if np.isinf(inside).any():
+        return math.inf
+    return float(moocore.hypervolume(inside, ref=reference_losses)) if len(inside) else 0.0
 
 
 def _wanted(df: pd.DataFrame, objectives: Objectives | None, select_on: str | None) -> tuple[Objective, ...]:
@@ -230,10 +234,14 @@ def _groups(rows: pd.DataFrame, by: str | Sequence[str] | None) -> list[npt.NDAr
 
 
 def _losses(rows: pd.DataFrame, wanted: Sequence[Objective]) -> Floats:
-    """Values on their grids, all to be made small, shape (rows, objectives)."""
+    """Values on their grids, all to be made small and finite, shape (rows, objectives)."""
     values = _values(rows, wanted)
     gridded = [on_grid(values[:, i], one.tolerance, relative=one.relative) for i, one in enumerate(wanted)]
-    return np.ascontiguousarray(np.stack(gridded, axis=1) * _signs(wanted))
+    losses = np.stack(gridded, axis=1) * _signs(wanted)
+    # moocore uses infinities as sentinels from three objectives on; dominance needs no more than the order.
+    for i in np.flatnonzero(~np.isfinite(losses).all(axis=0)):
+        losses[:, i] = np.unique(losses[:, i], return_inverse=True)[1]
+    return losses
 
 
 def on_grid(values: Floats, tolerance: float, *, relative: bool) -> Floats:
