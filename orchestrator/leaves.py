@@ -1,0 +1,200 @@
+"""The leaves of a trial's config: their names, and what is wrong with a value, in plain words."""
+
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from orchestrator.wording import kind, meant, show
+from orchestrator.yaml_nodes import Value
+from trainables.config import Section, TrialConfig
+
+Tree = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class SectionFacts:
+    """One part of the tree. `tag` is the leaf that selects among several `classes` (compress.method), or empty."""
+
+    name: str
+    classes: Mapping[str, type[Section]]
+    tag: str
+    required: bool
+
+    def leaves(self) -> list[str]:
+        """The leaf names of all classes."""
+        return list(dict.fromkeys(name for owner in self.classes.values() for name in owner.model_fields))
+
+    def of(self, tree: Tree) -> type[Section] | None:
+        """The class that the tag selects, or None where it is absent or unknown."""
+        if not self.tag:
+            return self.classes[""]
+        tag = tree.get(self.tag)
+        return self.classes.get(tag) if isinstance(tag, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What is wrong with a leaf (empty: with the section as a whole)."""
+
+    leaf: str
+    message: str
+    unknown_key: bool = False
+
+
+def sections() -> dict[str, SectionFacts]:
+    """The sections of a trial's config by name."""
+    return {name: _section(name, info) for name, info in TrialConfig.model_fields.items()}
+
+
+def leaf_paths() -> list[str]:
+    """Every dotted path, `compress.pfr`."""
+    return [f"{name}.{leaf}" for name, facts in sections().items() for leaf in facts.leaves()]
+
+
+def _section(name: str, info: FieldInfo) -> SectionFacts:
+    classes = list(_models(info.annotation))
+    if len(classes) == 1:
+        return SectionFacts(name, {"": classes[0]}, "", info.is_required())
+    tag = next(field for field, found in classes[0].model_fields.items() if len(_options(found.annotation)) == 1)
+    return SectionFacts(name, {str(c.model_fields[tag].default): c for c in classes}, tag, info.is_required())
+
+
+def _models(annotation: Any) -> Iterable[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    elif get_origin(annotation) is Annotated:
+        yield from _models(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for part in get_args(annotation):
+            yield from _models(part)
+
+
+def _options(annotation: Any) -> tuple[str, ...]:
+    return cast("tuple[str, ...]", get_args(annotation)) if get_origin(annotation) is Literal else ()
+
+
+def options(facts: SectionFacts, leaf: str) -> tuple[str, ...]:
+    """The words that a leaf may hold, where it holds one of some words."""
+    if leaf == facts.tag:
+        return tuple(facts.classes)
+    found = [owner.model_fields[leaf] for owner in facts.classes.values() if leaf in owner.model_fields]
+    return tuple(dict.fromkeys(word for info in found for word in _options(info.annotation)))
+
+
+def is_real(owner: type[Section], leaf: str) -> bool:
+    """A leaf of fractions: whole numbers in it are stored as fractions too."""
+    return owner.model_fields[leaf].annotation is float
+
+
+def build(facts: SectionFacts, tree: Tree) -> tuple[Section | None, list[Wrong]]:
+    """The section's object, or everything that is wrong with it."""
+    owner = facts.of(tree)
+    if owner is None:
+        return None, [_wrong_tag(facts, tree)]
+    try:
+        return owner.model_validate(dict(tree)), []
+    except ValidationError as error:
+        return None, _told(facts, owner, tree, error)
+
+
+def check_leaf(facts: SectionFacts, owner: type[Section], leaf: str, value: Value) -> list[Wrong]:
+    """What is wrong with one value by itself."""
+    if leaf not in owner.model_fields:
+        return [Wrong(leaf, foreign(facts, leaf, owner), unknown_key=True)]
+    if leaf == facts.tag:
+        return [] if value in tuple(facts.classes) else [_wrong_tag(facts, {leaf: value})]
+    try:
+        owner.model_validate({leaf: value})
+    except ValidationError as error:
+        return [wrong for wrong in _told(facts, owner, {leaf: value}, error) if wrong.leaf == leaf]
+    return []
+
+
+def foreign(facts: SectionFacts, leaf: str, owner: type[Section] | None) -> str:
+    """Why a leaf is no key of this section or of this method."""
+    homes = [tag for tag, other in facts.classes.items() if leaf in other.model_fields]
+    if homes and owner is not None and facts.tag:
+        own = owner.model_fields[facts.tag].default
+        return f"belongs to {facts.tag} {' and '.join(homes)}, not to {own}"
+    known = owner.model_fields if owner is not None else facts.leaves()
+    return f"unknown key{meant(leaf, known)}"
+
+
+def _wrong_tag(facts: SectionFacts, tree: Tree) -> Wrong:
+    if facts.tag not in tree:
+        return Wrong(facts.tag, f"is required: one of {', '.join(facts.classes)}")
+    return Wrong(facts.tag, _none_of(tree[facts.tag], tuple(facts.classes)))
+
+
+def _none_of(value: object, known: Sequence[str]) -> str:
+    near = meant(str(value), known)
+    listed = "" if near.startswith("; valid") else f" Valid: {', '.join(known)}"
+    return f"{show(value)} is not known{near}{listed}"
+
+
+def _told(facts: SectionFacts, owner: type[Section], tree: Tree, error: ValidationError) -> list[Wrong]:
+    found: list[Wrong] = []
+    for item in error.errors(include_url=False):
+        leaf = str(item["loc"][0]) if item["loc"] else ""
+        if item["type"] == "extra_forbidden":
+            found.append(Wrong(leaf, foreign(facts, leaf, owner), unknown_key=True))
+        elif item["type"] == "value_error":
+            found.append(Wrong(leaf, str(item.get("ctx", {}).get("error", item["msg"]))))
+        elif item["type"] == "missing":
+            found.append(Wrong(leaf, f"is required: {want(owner, leaf)}"))
+        else:
+            found.append(Wrong(leaf, _leaf_words(owner, leaf, tree.get(leaf), item["input"])))
+    return found
+
+
+def _leaf_words(owner: type[Section], leaf: str, value: object, part: object) -> str:
+    info = owner.model_fields[leaf]
+    if (known := _options(info.annotation)) and isinstance(value, str):
+        return _none_of(value, known)
+    words = _item_options(info)
+    if words and part is not value and isinstance(part, str):
+        return f"{_none_of(part, words)}"
+    wanted = want(owner, leaf)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and _is_numeric(info):
+        return f"{show(value)} is not {wanted}"
+    return f"{show(value)} is {kind(value)}; {wanted} is wanted"
+
+
+def _is_numeric(info: FieldInfo) -> bool:
+    return bool({int, float} & {info.annotation, *get_args(info.annotation)})
+
+
+def _item_options(info: FieldInfo) -> tuple[str, ...]:
+    return _options(get_args(info.annotation)[0]) if get_origin(info.annotation) is tuple else ()
+
+
+def want(owner: type[Section], leaf: str) -> str:
+    """The values that a leaf takes: `a number in [0, 1)`."""
+    info = owner.model_fields[leaf]
+    if known := _options(info.annotation):
+        return f"one of {', '.join(known)}"
+    if items := _item_options(info):
+        return f"a list of {', '.join(items)}"
+    kinds = {info.annotation, *get_args(info.annotation)}
+    noun = "a whole number" if int in kinds else "a number" if float in kinds else "text"
+    null = " or null" if type(None) in kinds else ""
+    return f"{noun}{_bounds(info.metadata)}{null}"
+
+
+def _bounds(metadata: Sequence[Any]) -> str:
+    low = next((item.ge for item in metadata if isinstance(item, Ge)), None)
+    above = next((item.gt for item in metadata if isinstance(item, Gt)), None)
+    high = next((item.le for item in metadata if isinstance(item, Le)), None)
+    below = next((item.lt for item in metadata if isinstance(item, Lt)), None)
+    first, last = (above if low is None else low), (below if high is None else high)
+    if first is not None and last is not None:
+        return f" in {'(' if low is None else '['}{first}, {last}{')' if high is None else ']'}"
+    if first is not None:
+        return f" above {first}" if low is None else f" of at least {first}"
+    return "" if last is None else f" below {last}" if high is None else f" of at most {last}"

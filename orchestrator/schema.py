@@ -1,0 +1,121 @@
+"""The JSON schema of a study file, for editors that complete and check while one types."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from orchestrator.leaves import SectionFacts, sections
+
+Schema = dict[str, Any]
+
+_NUMBER: Schema = {"type": "number"}
+_TEXTS: Schema = {"type": "array", "items": {"type": "string"}}
+
+
+def study_schema() -> Schema:
+    """JSON Schema (2020-12) of a study: base is a partial config, axes are keyed by dotted leaf paths."""
+    facts = sections()
+    axes: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {path: _axis(leaf) for path, leaf in _leaves(facts).items()},
+    }
+    base: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {n: _section(f) for n, f in facts.items()},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "study",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["study", "base"],
+        "properties": {
+            "study": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+            "base": base,
+            "axes": axes,
+            "zip": {"oneOf": [axes, {"type": "array", "items": axes}]},
+            "when": {"type": "object", "additionalProperties": {"type": "string"}},
+            "exclude": _TEXTS,
+            "seeds": _seeds(),
+            "objectives": _objectives(),
+            "search": _search(),
+            "resources": _resources(),
+        },
+    }
+
+
+def _seeds() -> Schema:
+    whole: Schema = {"type": "integer", "minimum": 0}
+    return {
+        "oneOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "array", "items": whole, "uniqueItems": True, "minItems": 1},
+        ]
+    }
+
+
+def _objectives() -> Schema:
+    directions: Schema = {"enum": ["max", "min"]}
+    tolerance: Schema = {"type": ["number", "string"]}
+    tolerant: Schema = {
+        "type": "object",
+        "properties": {"max": tolerance, "min": tolerance},
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    return {"type": "object", "minProperties": 1, "additionalProperties": {"oneOf": [directions, tolerant]}}
+
+
+def _search() -> Schema:
+    properties: Schema = {
+        "name": {"enum": ["grid", "random"]},
+        "trials": {"type": "integer", "minimum": 1},
+        "seed": {"type": "integer", "minimum": 0},
+    }
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _resources() -> Schema:
+    properties: Schema = {"cpus": {"type": "integer", "minimum": 1}, "gpus": {"type": "number", "minimum": 0}}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _leaf_schemas(facts: SectionFacts) -> Schema:
+    """Leaf -> schema; a leaf of several methods takes the first's, which bounds it alike."""
+    found: Schema = {}
+    for owner in facts.classes.values():
+        properties = cast("Mapping[str, Schema]", owner.model_json_schema()["properties"])
+        for name, schema in properties.items():
+            found.setdefault(name, dict(schema))
+    if facts.tag:
+        found[facts.tag] = {"enum": list(facts.classes), "description": "which method"}
+    return found
+
+
+def _section(facts: SectionFacts) -> Schema:
+    known: Schema = {"type": "object", "additionalProperties": False, "properties": _leaf_schemas(facts)}
+    return known if facts.required else {"oneOf": [known, {"type": "null"}]}
+
+
+def _leaves(facts: Mapping[str, SectionFacts]) -> Schema:
+    leaves = {
+        f"{name}.{leaf}": schema for name, found in facts.items() for leaf, schema in _leaf_schemas(found).items()
+    }
+    return {**leaves, **{name: _section(found) for name, found in facts.items()}}
+
+
+def _axis(leaf: Schema) -> Schema:
+    pair: Schema = {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}
+    forms: Schema = {
+        "range": {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3},
+        **dict.fromkeys(("uniform", "loguniform", "int_uniform"), pair),
+    }
+    drawn: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": forms,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    return {"oneOf": [{"type": "array", "items": leaf, "minItems": 1}, drawn]}

@@ -1,0 +1,250 @@
+"""The space of a study: which config a choice of axis values gives, and what is wrong with it.
+
+A state has one entry per axis (the index of its value, or FIXED where the axis is not varied), and the seed's index
+last. Everything is computed once per distinct values of what it depends on, so that a large grid costs little more
+than its length.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+
+from pydantic import ValidationError
+
+from orchestrator.expressions import Expression, ExpressionError
+from orchestrator.leaves import SectionFacts, build, sections
+from orchestrator.study import StudySpec
+from orchestrator.wording import show
+from orchestrator.yaml_nodes import Value
+from trainables.config import Section, TrialConfig
+
+FIXED = -1
+
+State = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a combination; `key` is where in the study file it comes from."""
+
+    key: str
+    message: str
+
+
+@dataclass(slots=True)
+class _Condition:
+    expression: Expression
+    key: str
+    axis: int
+    part: Callable[[State], object]
+    known: dict[object, bool]
+
+
+def _part(indices: Iterable[int]) -> Callable[[State], object]:
+    found = sorted(set(indices))
+    return itemgetter(*found) if found else lambda _: None
+
+
+class Space:
+    """A study's axes with their values; `problems` collects what is wrong, each once."""
+
+    def __init__(self, spec: StudySpec, values: Mapping[str, list[Value]]) -> None:
+        self.spec = spec
+        self.axes = spec.all_axes
+        self.values = [values[axis.path] for axis in self.axes]
+        self.problems: dict[Problem, None] = {}
+        self._facts = sections()
+        self._index = {axis.path: number for number, axis in enumerate(self.axes)}
+        self._touching = {name: [i for i, axis in enumerate(self.axes) if axis.section == name] for name in self._facts}
+        self._parts = {name: _part(touching) for name, touching in self._touching.items()}
+        self._built: dict[str, dict[object, Section | Problem | None]] = {name: {} for name in self._facts}
+        self._same: dict[Section, Section] = {}
+        self._configs: dict[tuple[int, ...], TrialConfig | None] = {}
+        self.whens = self._ordered([self._condition(f"when.{path}", text, path) for path, text in spec.when])
+        self.excludes = [self._condition(f"exclude[{i}]", text, None) for i, text in enumerate(spec.excludes)]
+
+    def _condition(self, key: str, expression: Expression, path: str | None) -> _Condition:
+        axis = FIXED if path is None else self._index[path]
+        return _Condition(expression, key, axis, _part(self.reads(expression)), {})
+
+    def reads(self, expression: Expression) -> set[int]:
+        """The entries of a state that an expression depends on."""
+        found: set[int] = set()
+        for name in expression.names:
+            section = name.partition(".")[0]
+            if name == "seed":
+                found.add(len(self.axes))
+                continue
+            tag = self._facts[section].tag
+            paths = (name, section, f"{section}.{tag}")
+            found.update(self._index[path] for path in paths if path in self._index)
+        return found
+
+    def touching(self, section: str) -> set[int]:
+        """The axes of a section."""
+        return set(self._touching[section])
+
+    def _ordered(self, conditions: list[_Condition]) -> list[_Condition]:
+        """A condition after those of the axes that it reads."""
+        waiting = list(conditions)
+        ordered: list[_Condition] = []
+        while waiting:
+            pending = {condition.axis for condition in waiting}
+            ready = [item for item in waiting if not pending & self.reads(item.expression)]
+            if not ready:
+                message = "the axes of `when` depend on each other (or on themselves) in a circle; break it"
+                self._note(waiting[0].key, message)
+                return ordered
+            ordered.extend(ready)
+            waiting = [item for item in waiting if item not in ready]
+        return ordered
+
+    def settle(self, state: State) -> State:
+        """The state with the axes fixed whose `when` is false."""
+        for condition in self.whens:
+            if not self._holds(condition, state, otherwise=True):
+                state = (*state[: condition.axis], FIXED, *state[condition.axis + 1 :])
+        return state
+
+    def excluded_by(self, state: State) -> int:
+        """The number of the first expression that removes a cell, or FIXED."""
+        for number, condition in enumerate(self.excludes):
+            if self._holds(condition, state, otherwise=False):
+                return number
+        return FIXED
+
+    def _holds(self, condition: _Condition, state: State, *, otherwise: bool) -> bool:
+        part = condition.part(state)
+        if part not in condition.known:
+            try:
+                answer = condition.expression.holds(lambda name: self._leaf(name, state))
+            except ExpressionError as error:
+                self._note(condition.key, f"{error}{self._with(self.reads(condition.expression), state)}")
+                answer = otherwise
+            condition.known[part] = answer
+        return condition.known[part]
+
+    def _leaf(self, name: str, state: State) -> Value:
+        """A leaf's value in a cell: varied, of the base, or the default; null where the cell has no such leaf."""
+        if name == "seed":
+            return self.spec.seeds[state[-1]]
+        section, _, leaf = name.partition(".")
+        tree = self._tree(self._facts[section], state)
+        if tree is None or leaf in tree:
+            return None if tree is None else tree[leaf]
+        owner = self._facts[section].of(tree)
+        info = owner.model_fields.get(leaf) if owner else None
+        return info.default if info is not None and not info.is_required() else None
+
+    def _tree(self, facts: SectionFacts, state: State) -> dict[str, Value] | None:
+        """What base and axes say of a section; None where it is absent."""
+        base = self.spec.base.get(facts.name)
+        tree = dict(base) if isinstance(base, Mapping) else None
+        number = self._index.get(facts.name)
+        if number is not None and state[number] != FIXED:
+            whole = self.values[number][state[number]]
+            tree = dict(whole) if isinstance(whole, Mapping) else None
+            if tree is None:
+                varied = [i for i in self._touching[facts.name] if i != number and state[i] != FIXED]
+                return {self.axes[i].leaf: self.values[i][state[i]] for i in varied} or None
+        varied = [i for i in self._touching[facts.name] if self.axes[i].leaf]
+        for i in varied:
+            if state[i] != FIXED:
+                tree = tree if tree is not None else {}
+                tree[self.axes[i].leaf] = self.values[i][state[i]]
+        if tree is not None and (owner := facts.of(tree)) is not None:
+            for i in varied:
+                if state[i] == FIXED and self.axes[i].leaf not in owner.model_fields:
+                    tree.pop(self.axes[i].leaf, None)
+        return tree
+
+    def section(self, name: str, state: State) -> Section | Problem | None:
+        """The section's object, one for equal ones."""
+        part = self._parts[name](state)
+        known = self._built[name]
+        if part not in known:
+            found = known[part] = self._build(self._facts[name], state)
+            if isinstance(found, Problem):
+                self.problems[found] = None
+        return known[part]
+
+    def _build(self, facts: SectionFacts, state: State) -> Section | Problem | None:
+        tree = self._tree(facts, state)
+        if tree is None:
+            return Problem(f"base.{facts.name}", "is required") if facts.required else None
+        built, wrong = build(facts, tree)
+        if built is not None:
+            return self._same.setdefault(built, built)
+        found = [
+            Problem(
+                self._place(facts, item.leaf, state),
+                self._advice(facts, item.leaf, item.message, state, item.unknown_key),
+            )
+            for item in wrong
+        ]
+        for problem in found:
+            self.problems[problem] = None
+        return found[0]
+
+    def _place(self, facts: SectionFacts, leaf: str, state: State) -> str:
+        path = f"{facts.name}.{leaf}" if leaf else facts.name
+        for candidate in (path, facts.name):
+            number = self._index.get(candidate)
+            if number is not None and state[number] != FIXED:
+                return self.spec.key_of(candidate)
+        return f"base.{path}"
+
+    def _advice(self, facts: SectionFacts, leaf: str, message: str, state: State, unknown: bool) -> str:
+        told = f"{message}{self._with(self._touching[facts.name], state)}"
+        if not (unknown and facts.tag):
+            return told
+        path = f"{facts.name}.{leaf}"
+        if path in self._index:
+            return f'{told}; vary it only where it applies, as in when: {{{path}: "{facts.name}.{facts.tag} == ..."}}'
+        return (
+            f"{told}; make it an axis with a `when`, or make the whole section an axis: "
+            f"{facts.name}: [{{{facts.tag}: ..., {leaf}: ...}}, ...]"
+        )
+
+    def _with(self, numbers: Iterable[int], state: State) -> str:
+        """` (with compress.pfr: 0.4)`, for the axes that a message depends on."""
+        named = [
+            f"{self.axes[i].path}: {show(self.values[i][state[i]])}"
+            for i in sorted(numbers)
+            if i < len(self.axes) and state[i] != FIXED
+        ]
+        return f" (with {', '.join(named)})" if named else ""
+
+    def config(self, state: State, names: Iterable[str]) -> TrialConfig | None:
+        """The trial of a state from the named sections; None, and a problem noted, where it is impossible."""
+        parts = {name: self.section(name, state) for name in names}
+        identity = tuple(map(id, parts.values()))
+        if identity in self._configs:
+            return self._configs[identity]
+        config = None
+        if not any(isinstance(part, Problem) for part in parts.values()):
+            try:
+                config = TrialConfig(**parts)  # pyright: ignore[reportArgumentType]
+            except ValidationError as error:
+                self._impossible(error, list(parts), state)
+        self._configs[identity] = config
+        return config
+
+    def _impossible(self, error: ValidationError, names: list[str], state: State) -> None:
+        reason = error.errors(include_url=False)[0]
+        message = str(reason.get("ctx", {}).get("error", reason["msg"]))
+        named = [i for i, axis in enumerate(self.axes) if axis.section in names and axis.path in message]
+        varied = [i for i in named if state[i] != FIXED] or [i for n in names for i in self._touching[n]][:1]
+        key = (
+            self.spec.key_of(self.axes[varied[0]].path)
+            if varied
+            else next(
+                (f"base.{n}.{leaf}" for n in names for leaf in self._facts[n].leaves() if f"{n}.{leaf}" in message),
+                "base",
+            )
+        )
+        touching = {i for name in names for i in self._touching[name]}
+        self._note(key, f"impossible combination: {message}{self._with(touching, state)}")
+
+    def _note(self, key: str, message: str) -> None:
+        self.problems[Problem(key, message)] = None

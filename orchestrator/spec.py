@@ -1,0 +1,390 @@
+"""A study file -> StudySpec. All faults are reported at once, each with line, column, key and the valid values."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
+from orchestrator.axes import AxisReader, check_entries
+from orchestrator.errors import Fault, SpecError, TableError
+from orchestrator.expressions import Expression, ExpressionError, parse_expression
+from orchestrator.leaves import SectionFacts, leaf_paths, options, sections, want
+from orchestrator.overrides import TOP, apply
+from orchestrator.schema import study_schema
+from orchestrator.search import combinations, impossible
+from orchestrator.study import MAX_CELLS, Axis, Distribution, Resources, SearchSpec, StudySpec
+from orchestrator.wording import meant, show
+from orchestrator.yaml_nodes import Node, Scalar, Value, parse, read
+
+__all__ = [
+    "Axis",
+    "Distribution",
+    "Resources",
+    "Scalar",
+    "SearchSpec",
+    "StudySpec",
+    "Value",
+    "load_spec",
+    "shipped_studies",
+    "study_schema",
+]
+
+MAX_SEED = 2**32 - 1
+MAX_FAULTS = 50
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_TAKEN = ("reference",)
+
+
+def shipped_studies() -> Path:
+    """The folder of the studies that come with the project: in the wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
+
+
+def load_spec(name: str, overrides: Sequence[str] = ()) -> StudySpec:
+    """Read a study by path, or by bare name from the working folder or else from the shipped studies.
+
+    Raises:
+        SpecError: the file is absent, unreadable or wrong, or an override is; it holds every fault found.
+
+    """
+    path = _find(name)
+    text, faults = read(path)
+    root = None
+    if not faults:
+        root, faults = parse(text)
+    if root is None or not isinstance(root.value, Mapping):
+        raise SpecError(str(path), faults[:MAX_FAULTS] or [_no_study(root)])
+    root = apply(root, overrides, faults)
+    spec = _Reader(root, faults).spec(str(path), _question(text))
+    if faults or spec is None:
+        raise SpecError(str(path), _in_order(faults))
+    return spec
+
+
+def _no_study(root: Node | None) -> Fault:
+    if root is None or root.value is None:
+        return Fault("the file is empty; a study needs at least study: and base: (see the shipped ones)")
+    return root.fault("", f"{show(root.plain())} is no study; a study is a mapping with the keys {', '.join(TOP)}")
+
+
+def _in_order(faults: list[Fault]) -> list[Fault]:
+    found = sorted(dict.fromkeys(faults), key=lambda fault: (not fault.line, fault.line, fault.column))
+    if len(found) > MAX_FAULTS:
+        return [*found[:MAX_FAULTS], Fault(f"and {len(found) - MAX_FAULTS:,} more")]
+    return found
+
+
+def _find(name: str) -> Path:
+    given = Path(name)
+    bare = given.name == name
+    places = [given, given.with_name(f"{given.name}.yaml")] if given.name else [given]
+    if bare and name:
+        places += [shipped_studies() / place for place in places]
+    try:
+        found = next((place for place in places if place.is_file()), None)
+        if found is None and (bare or not given.exists()):
+            raise SpecError(name or "''", [Fault(_absent(name))])
+    except (OSError, ValueError) as error:
+        raise SpecError(show(name), [Fault(f"no usable file name: {error}")]) from error
+    return found or given
+
+
+def _absent(name: str) -> str:
+    shipped = [path.name for path in shipped_studies().glob("*.yaml")]
+    near = meant(Path(name).name, shipped) if shipped else ""
+    return f"no such study, neither a file nor a shipped one{near}"
+
+
+def _question(text: str) -> str:
+    """The first line of the header comment; lines for editors are passed over."""
+    for line in text.removeprefix("\ufeff").splitlines():
+        stripped = line.strip()
+        if stripped and not stripped.startswith("#"):
+            break
+        told = stripped.lstrip("#").strip()
+        if told and not told.startswith(("yaml-language-server", "!")):
+            return told
+    return ""
+
+
+class _Reader:
+    """Turns the tree into a study, part by part; `faults` grows."""
+
+    def __init__(self, root: Node, faults: list[Fault]) -> None:
+        self.root = root
+        self.faults = faults
+        self.entries = root.only("", TOP, faults)
+        self.base = self._mapping("base")
+        self.facts = sections()
+
+    def _mapping(self, key: str) -> Mapping[str, Node]:
+        node = self.entries.get(key)
+        return node.mapping(key, self.faults) if node is not None else {}
+
+    def _node(self, key: str) -> Node | None:
+        node = self.entries.get(key)
+        return None if node is None or node.value is None else node
+
+    def spec(self, source: str, question: str) -> StudySpec | None:
+        study, search = self._study(), self._search()
+        axes = AxisReader(self._tags(), self.faults, random=search.name == "random")
+        free, zips = axes.free(self._node("axes")), axes.zipped(self._node("zip"))
+        self._check_base()
+        self._check_paths()
+        when, excludes = self._when(), self._excludes()
+        seeds, objectives, resources = self._seeds(), self._objectives(), self._resources()
+        if self.faults:
+            return None
+        base = {name: node.plain() for name, node in self.base.items()}
+        tree = cast("Mapping[str, Value]", self.root.plain())
+        found = StudySpec(
+            study, question, base, free, zips, when, excludes, seeds, objectives, search, resources, source, tree
+        )
+        self._check_cells(found)
+        return found
+
+    def _study(self) -> str:
+        node = self.entries.get("study")
+        if node is None:
+            self.faults.append(self.root.fault("study", "is required: the name of the folder with the results"))
+            return ""
+        name = node.plain()
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            self.faults.append(
+                node.fault(
+                    "study", f"{show(name)} must begin with a letter or digit, then at most 63 of A-Z a-z 0-9 . _ -"
+                )
+            )
+        elif name in _TAKEN:
+            self.faults.append(
+                node.fault("study", f"{show(name)} is taken by the committed tables; choose another name")
+            )
+        return str(name)
+
+    def _tags(self) -> dict[str, frozenset[str]]:
+        """The methods that each section can have here, from base and axes."""
+        found: dict[str, frozenset[str]] = {}
+        for name, facts in self.facts.items():
+            if facts.tag:
+                words = [self._plain_at(self.base.get(name), facts.tag)]
+                for node in self._axis_nodes(f"{name}.{facts.tag}"):
+                    words += [item.plain() for item in node.value] if isinstance(node.value, tuple) else []
+                for node in self._axis_nodes(name):
+                    words += (
+                        [self._plain_at(item, facts.tag) for item in node.value]
+                        if isinstance(node.value, tuple)
+                        else []
+                    )
+                found[name] = frozenset(word for word in words if isinstance(word, str) and word in facts.classes)
+        return found
+
+    @staticmethod
+    def _plain_at(node: Node | None, key: str) -> Value:
+        entry = node.value.get(key) if node is not None and isinstance(node.value, Mapping) else None
+        return entry.plain() if entry is not None else None
+
+    def _axis_entries(self) -> list[tuple[str, str, Node]]:
+        """(axes or zip, path, node) of every axis as it stands in the file."""
+        found: list[tuple[str, str, Node]] = []
+        for key in ("axes", "zip"):
+            node = self.entries.get(key)
+            groups = node.value if node is not None and isinstance(node.value, tuple) else (node,)
+            for group in groups:
+                if group is not None and isinstance(group.value, Mapping):
+                    found += [(key, path, item) for path, item in group.value.items()]
+        return found
+
+    def _axis_nodes(self, path: str) -> list[Node]:
+        return [node for _, found, node in self._axis_entries() if found == path]
+
+    def _check_paths(self) -> None:
+        """No leaf is varied twice, nor inside a section that sets it itself."""
+        seen: dict[str, str] = {}
+        for where, path, node in self._axis_entries():
+            if path in seen:
+                self.faults.append(
+                    node.key_fault(f"{where}.{path}", f"is varied twice (also in {seen[path]}); keep one")
+                )
+            seen.setdefault(path, where)
+            section, _, leaf = path.partition(".")
+            for whole in self._axis_nodes(section) if leaf else []:
+                items = whole.value if isinstance(whole.value, tuple) else ()
+                if any(isinstance(item.value, Mapping) and leaf in item.value for item in items):
+                    message = f"is varied, and set in the axis {section} as well; keep one"
+                    self.faults.append(node.key_fault(f"{where}.{path}", message))
+
+    def _check_base(self) -> None:
+        node = self.entries.get("base")
+        if node is None:
+            self.faults.append(self.root.fault("base", "is required: the config that all cells share"))
+            return
+        known = node.only("base", tuple(self.facts), self.faults)
+        tags = self._tags()
+        for name, facts in self.facts.items():
+            section = known.get(name)
+            if section is not None and not (section.value is None and not facts.required):
+                check_entries(
+                    facts,
+                    section.mapping(f"base.{name}", self.faults),
+                    f"base.{name}",
+                    tags.get(name, frozenset()),
+                    self.faults,
+                )
+            self._check_missing(facts, section, node)
+
+    def _check_missing(self, facts: SectionFacts, section: Node | None, base: Node) -> None:
+        if self._axis_nodes(facts.name) or (not facts.required and (section is None or section.value is None)):
+            return
+        given = section.value if section is not None and isinstance(section.value, Mapping) else {}
+        place = section or base
+        owner = next(iter(facts.classes.values()))
+        needed = [facts.tag] if facts.tag else [name for name, info in owner.model_fields.items() if info.is_required()]
+        for leaf in needed:
+            if leaf not in given and not self._axis_nodes(f"{facts.name}.{leaf}"):
+                words = options(facts, leaf)
+                wanted = f"one of {', '.join(words)}" if words else want(owner, leaf)
+                self.faults.append(place.key_fault(f"base.{facts.name}.{leaf}", f"is required: {wanted}"))
+
+    def _expression(self, key: str, node: Node) -> Expression | None:
+        text = node.plain()
+        if not isinstance(text, str):
+            self.faults.append(
+                node.fault(key, f'{show(text)} is no expression; write text such as "compress.pfr > 0.4"')
+            )
+            return None
+        try:
+            found = parse_expression(text, [*leaf_paths(), "seed"])
+        except ExpressionError as error:
+            self.faults.append(node.fault(key, str(error)))
+            return None
+        for name, literal in found.literals:
+            section, _, leaf = name.partition(".")
+            words = options(self.facts[section], leaf) if section in self.facts else ()
+            if words and isinstance(literal, str) and literal not in words:
+                self.faults.append(node.fault(key, f"{name} is never {show(literal)}{meant(literal, words)}"))
+        return found
+
+    def _when(self) -> tuple[tuple[str, Expression], ...]:
+        axes = {path for _, path, _ in self._axis_entries()}
+        found: list[tuple[str, Expression]] = []
+        for path, node in self._mapping("when").items() if self._node("when") else ():
+            if path not in axes:
+                self.faults.append(node.key_fault(f"when.{path}", f"is no axis of this study{meant(path, axes)}"))
+            if (expression := self._expression(f"when.{path}", node)) is not None:
+                found.append((path, expression))
+        return tuple(found)
+
+    def _excludes(self) -> tuple[Expression, ...]:
+        node = self._node("exclude")
+        if node is None:
+            return ()
+        if not isinstance(node.value, tuple):
+            self.faults.append(node.fault("exclude", f"{show(node.plain())} must be a list of expressions"))
+            return ()
+        found = [self._expression(f"exclude[{number}]", item) for number, item in enumerate(node.value)]
+        return tuple(item for item in found if item is not None)
+
+    def _seeds(self) -> tuple[int, ...]:
+        node = self._node("seeds")
+        if node is None:
+            return (0,)
+        value = node.plain()
+        if _whole(value, 1, MAX_CELLS):
+            return tuple(range(cast("int", value)))
+        if not isinstance(value, tuple) or not value:
+            self.faults.append(
+                node.fault("seeds", f"{show(value)} must be a count of 1 to {MAX_CELLS:,}, or a list such as [0, 1, 2]")
+            )
+            return ()
+        for number, (seed, item) in enumerate(zip(value, cast("tuple[Node, ...]", node.value), strict=True)):
+            if not _whole(seed, 0, MAX_SEED):
+                self.faults.append(
+                    item.fault(f"seeds[{number}]", f"{show(seed)} must be a whole number of 0 to {MAX_SEED}")
+                )
+            elif seed in value[:number]:
+                self.faults.append(item.fault(f"seeds[{number}]", f"{show(seed)} is there twice"))
+        return cast("tuple[int, ...]", value)
+
+    def _objectives(self) -> tuple[Objective, ...]:
+        node = self._node("objectives")
+        if node is None:
+            return parse_objectives(DEFAULT_OBJECTIVES)
+        entries = node.mapping("objectives", self.faults)
+        if isinstance(node.value, Mapping) and not entries:
+            self.faults.append(
+                node.fault("objectives", "names no column; write for example {accuracy: max, compression: max}")
+            )
+        found: list[Objective] = []
+        for column, item in entries.items():
+            try:
+                found += parse_objectives({column: item.plain()})
+            except TableError as error:
+                self.faults.append(item.key_fault(f"objectives.{column}", str(error)))
+        return tuple(found)
+
+    def _search(self) -> SearchSpec:
+        node = self._node("search")
+        entries = node.only("search", ("name", "trials", "seed"), self.faults) if node else {}
+        name = entries["name"].plain() if "name" in entries else "grid"
+        if name not in ("grid", "random"):
+            self.faults.append(entries["name"].fault("search.name", f"{show(name)} is not known; valid: grid, random"))
+        trials = self._count(entries.get("trials"), "search.trials", 1, MAX_CELLS)
+        if name == "random" and "trials" not in entries and node:
+            self.faults.append(node.fault("search.trials", "is required for random search: how many configs to draw"))
+        if name == "grid" and "trials" in entries:
+            self.faults.append(
+                entries["trials"].key_fault("search.trials", "has no effect on a grid; remove it or use name: random")
+            )
+        seed = self._count(entries.get("seed"), "search.seed", 0, MAX_SEED)
+        return SearchSpec("random" if name == "random" else "grid", trials, seed or 0)
+
+    def _count(self, node: Node | None, key: str, low: int, high: int) -> int | None:
+        if node is None:
+            return None
+        value = node.plain()
+        if not _whole(value, low, high):
+            self.faults.append(node.fault(key, f"{show(value)} must be a whole number of {low:,} to {high:,}"))
+            return None
+        return cast("int", value)
+
+    def _resources(self) -> Resources:
+        node = self._node("resources")
+        entries = node.only("resources", ("cpus", "gpus"), self.faults) if node else {}
+        cpus = self._count(entries.get("cpus"), "resources.cpus", 1, 4096)
+        gpus = entries["gpus"].plain() if "gpus" in entries else 0
+        if isinstance(gpus, bool) or not isinstance(gpus, int | float) or not 0 <= gpus <= 1024:
+            self.faults.append(
+                entries["gpus"].fault("resources.gpus", f"{show(gpus)} must be a number of at least 0, per worker")
+            )
+            gpus = 0
+        return Resources(cpus or 1, float(gpus))
+
+    def _check_cells(self, spec: StudySpec) -> None:
+        asked = combinations(spec)
+        if asked > MAX_CELLS:
+            message = f"{asked:,} cells, seeds included and before when and exclude; at most {MAX_CELLS:,} are planned"
+            self.faults.append((self._node("axes") or self.root).key_fault("axes", message))
+            return
+        for problem in impossible(spec):
+            self.faults.append(self._placed(problem.key, problem.message))
+
+    def _placed(self, key: str, message: str) -> Fault:
+        """A fault at the node that a key names, or at the nearest above it."""
+        head, _, rest = key.partition(".")
+        if head in ("axes", "zip"):
+            nodes = self._axis_nodes(rest)
+            return nodes[0].key_fault(key, message) if nodes else Fault(message, key)
+        node = self.root
+        for part in [head, rest] if head == "when" else re.split(r"[.\[\]]+", key.rstrip("]")):
+            if isinstance(node.value, Mapping) and part in node.value:
+                node = node.value[part]
+            elif isinstance(node.value, tuple) and part.isdigit():
+                node = node.value[int(part)]
+        return node.key_fault(key, message)
+
+
+def _whole(value: Value, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

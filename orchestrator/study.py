@@ -1,0 +1,103 @@
+"""A study, parsed and checked: what `spec` reads and `search` and `plan` work on."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.analysis.objectives import Objective
+from orchestrator.expressions import Expression
+from orchestrator.yaml_nodes import Value
+
+MAX_CELLS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Where random search draws an axis from; both ends belong to it."""
+
+    kind: Literal["uniform", "loguniform", "int_uniform"]
+    low: float
+    high: float
+
+    def at(self, share: float) -> float:
+        """The value below which `share` (in [0, 1)) of the distribution lies, to six significant digits.
+
+        Rounded, so that the last bit of a machine's logarithm does not make another cell.
+        """
+        if self.kind == "int_uniform":
+            return int(self.low) + int(share * (int(self.high) - int(self.low) + 1))
+        if self.kind == "uniform":
+            value = self.low + share * (self.high - self.low)
+        else:
+            value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
+        return min(max(float(f"{value:.6g}"), self.low), self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One leaf (`compress.pfr`) or section (`compress`) and the values it takes."""
+
+    path: str
+    values: tuple[Value, ...] | Distribution
+
+    @property
+    def section(self) -> str:
+        """The section it belongs to."""
+        return self.path.partition(".")[0]
+
+    @property
+    def leaf(self) -> str:
+        """The leaf in it; empty for a whole section."""
+        return self.path.partition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpec:
+    """How cells are chosen: all of them, or `trials` configs drawn from `seed`."""
+
+    name: Literal["grid", "random"] = "grid"
+    trials: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one worker holds."""
+
+    cpus: int = 1
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StudySpec:
+    """One study. `base` holds what the file says and no defaults; an axis is varied where its `when` holds."""
+
+    study: str
+    question: str
+    base: Mapping[str, Value]
+    axes: tuple[Axis, ...]
+    zips: tuple[tuple[Axis, ...], ...]
+    when: tuple[tuple[str, Expression], ...]
+    excludes: tuple[Expression, ...]
+    seeds: tuple[int, ...]
+    objectives: tuple[Objective, ...]
+    search: SearchSpec
+    resources: Resources
+    source: str
+    tree: Mapping[str, Value]
+
+    @property
+    def all_axes(self) -> tuple[Axis, ...]:
+        """The axes in the order of the grid: the free ones, then the zipped."""
+        return (*self.axes, *(axis for group in self.zips for axis in group))
+
+    def key_of(self, path: str) -> str:
+        """The key of the study file under which an axis stands."""
+        return f"axes.{path}" if any(axis.path == path for axis in self.axes) else f"zip.{path}"
+
+    def text(self) -> str:
+        """The study as it runs, overrides included; itself a study file."""
+        lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in self.tree.items()]
+        return "\n".join([f"# {self.question}", *lines, ""] if self.question else [*lines, ""])
