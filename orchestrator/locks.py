@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ class Holder:
 
 
 @contextmanager
-def study_lock(path: Path, digest: str) -> Iterator[Holder | None]:
+def study_lock(path: Path, digest: str) -> Generator[Holder | None]:
     """Hold the lock of a study while the body runs; yields None, or who holds it already.
 
     Raises:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -65,7 +65,7 @@ class SweepScreen:
         self._draining = False
 
     @contextmanager
-    def showing(self) -> Iterator["SweepScreen"]:
+    def showing(self) -> Generator["SweepScreen"]:
         """Keep the live display up while the body runs; it is taken down whatever happens."""
         try:
             yield self

@@ -46,10 +46,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _probe(config: TrialConfig) -> dict[str, object]:
-    from trainables.training.probe import choose
+    from trainables.training.probe import GAIN_NEEDED, measure
 
-    precision, ratio = choose(resolve(config, "fp32"))
-    return {"precision": precision, "bf16_over_fp32": round(ratio, 3)}
+    ratio = measure(resolve(config, "fp32"))
+    return {"precision": "bf16" if ratio >= GAIN_NEEDED else "fp32", "bf16_over_fp32": round(ratio, 3)}
 
 
 def _run(config: TrialConfig, options: argparse.Namespace) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ def missing(plan: Plan, records: Mapping[str, StageRecord], layout: Layout) -> M
         if parent is not None and parent.status != "complete":
             done[stage.key] = _inherited(stage, parent)
     needed = {stage.parent for stage in plan.stages.values() if stage.key not in done}
-    for stage in reversed(plan.stages.values()):
+    for stage in reversed(list(plan.stages.values())):
         record = done.get(stage.key)
         if record is None or stage.key not in needed or record.status != "complete":
             continue
@@ -197,7 +197,7 @@ class _TableWriter:
 
 
 @contextmanager
-def draining_on_signals(driver: Driver) -> Iterator[None]:
+def draining_on_signals(driver: Driver) -> Generator[None]:
     """First Ctrl-C or SIGTERM drains; a second Ctrl-C stops at once (KeyboardInterrupt).
 
     Off the main thread, where Python knows no signals, it does nothing.

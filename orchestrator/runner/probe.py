@@ -27,7 +27,7 @@ def probe(stages: Iterable[Stage], known: Iterable[StageRecord], data_root: Path
     timed = {record.workload for record in known}
     datasets, found = Datasets(data_root), list[StageRecord]()
     for stage in stages:
-        if stage.kind != "evaluate" or (workload(stage) in timed and _paths_timed(stage, timed)):
+        if stage.kind != "evaluate" or (workload(stage) in timed and _path_timed(stage, timed)):
             continue
         for record in _timed_path(stage, datasets):
             if record.workload not in timed:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -107,6 +107,10 @@ class ForestSearcher(Searcher):
         self._driver = driver
         self._tasks: dict[str, Task] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its searcher for a resume of its own, which is never used.
+        return {}
+
     def suggest(self, trial_id: str) -> Any:
         """A task as a trial's config; None while parents run; FINISHED at the end or while draining."""
         if self.fault or self._driver.draining or self._driver.finished:
@@ -146,7 +150,7 @@ class ForestSearcher(Searcher):
 
 
 @contextlib.contextmanager
-def _ray(address: str | None, cores: int) -> Iterator[Path]:
+def _ray(address: str | None, cores: int) -> Generator[Path]:
     """Ray for the time of a run; Tune's own files go to a folder that is removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-tune-"))
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -160,7 +164,7 @@ def _ray(address: str | None, cores: int) -> Iterator[Path]:
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
             )
         yield folder
     finally:
@@ -170,7 +174,7 @@ def _ray(address: str | None, cores: int) -> Iterator[Path]:
 
 def _join(address: str) -> None:
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from error
 

@@ -23,7 +23,15 @@ def train(config: TrialConfig, seed: int, data: Dataset, device: Device) -> Outc
 
 
 def settings(config: TrialConfig, epochs: int, lr: float, device: Device) -> Settings:
-    """The loop's settings: the dense network's, with a stage's own schedule."""
+    """The loop's settings: the dense network's, with a stage's own schedule.
+
+    Raises:
+        ValueError: the config is not resolved.
+
+    """
+    if config.data.augment == "auto" or config.train.precision == "auto":
+        msg = "data.augment or train.precision is open; a stage takes a resolved config (trainables.config.resolve)"
+        raise ValueError(msg)
     return Settings(
         epochs=epochs,
         lr=lr,
@@ -32,7 +40,7 @@ def settings(config: TrialConfig, epochs: int, lr: float, device: Device) -> Set
         batch_size=config.train.batch_size,
         schedule=config.train.schedule,
         label_smoothing=config.train.label_smoothing,
-        precision="bf16" if config.train.precision == "bf16" else "fp32",
+        precision=config.train.precision,
         augment=config.data.augment,
         device=device,
     )
