@@ -35,7 +35,7 @@ BUILDERS: dict[str, Builder] = {**dict.fromkeys(DEPTHS, _resnet), "vgg_small": _
 
 
 def build(config: ModelConfig, channels: int, classes: int) -> nn.Module:
-    """The network of a resolved config, on the CPU and in fp32; no random number is drawn.
+    """The network of a resolved config, on the CPU and in fp32; the global random state stays as it is.
 
     Its weights are NaN until `initialise` or `load_state_dict` has set them, so that a forgotten call shows at once.
 
@@ -46,13 +46,12 @@ def build(config: ModelConfig, channels: int, classes: int) -> nn.Module:
     if config.width is None:
         msg = "model.width is open; build takes a resolved config (trainables.config.resolve)"
         raise ValueError(msg)
-    with torch.device("meta"):
+    # torch's layers draw weights when they are made. Making them on the meta device would draw none, but imports
+    # torch's compiler (500 modules, 1.5 to 4 s in each process).
+    with torch.random.fork_rng(devices=[]):
         model = BUILDERS[config.name](config, config.width, channels, classes)
-    model.to_empty(device="cpu")
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-        elif isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear):
             for parameter in module.parameters(recurse=False):
                 nn.init.constant_(parameter, math.nan)
     return model

@@ -99,30 +99,29 @@ def fit(
                 "epoch": epoch + 1,
                 "loss": loss,
                 "lr": rate(steps * (epoch + 1) - 1, steps * settings.epochs, settings.lr),
-                "val_accuracy": accuracy(model, data.val, data, device=settings.device),
+                "val_accuracy": _validate(model, data, settings, epoch),
                 "images_per_s": steps * settings.batch_size / seconds,
             }
         )
     return records
 
 
-def predict(model: nn.Module, split: Split, data: Dataset, batch_size: int = 1000, device: Device = "cpu") -> Tensor:
+def predict(model: nn.Module, split: Split, data: Dataset, batch_size: int = 400, device: Device = "cpu") -> Tensor:
     """Logits of `split` in eval mode and fp32, (N, classes), on the CPU; the model's mode is restored.
 
     Images are normalised with the training statistics of `data`.
     """
     training = model.training
     model.to(device).eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         parts = [model(_channels_last(normalise(images.to(device), data))) for images in split.images.split(batch_size)]
     model.train(training)
     return torch.cat(parts).float().cpu()
 
 
-def accuracy(model: nn.Module, split: Split, data: Dataset, batch_size: int = 1000, device: Device = "cpu") -> float:
+def accuracy(model: nn.Module, split: Split, data: Dataset, batch_size: int = 400, device: Device = "cpu") -> float:
     """Share of `split` whose largest logit is the label's; see `predict`."""
-    hits = predict(model, split, data, batch_size, device).argmax(1) == split.labels
-    return int(hits.sum()) / len(split)
+    return _share_correct(predict(model, split, data, batch_size, device), split)
 
 
 class _Batches:
@@ -175,9 +174,23 @@ def _epoch(
             hooks.after_step(model)
     mean = float(total) / batches.steps  # the only wait for the device
     if not math.isfinite(mean):
-        msg = f"the loss became {mean} in epoch {epoch + 1} of {settings.epochs}; try a smaller lr than {settings.lr}"
-        raise DivergedError(msg)
+        raise _diverged(f"the loss became {mean}", settings, epoch)
     return mean
+
+
+def _validate(model: nn.Module, data: Dataset, settings: Settings, epoch: int) -> float:
+    logits = predict(model, data.val, data, device=settings.device)
+    if not bool(logits.isfinite().all()):  # the last step may spoil the weights after its loss was taken
+        raise _diverged("the logits of validation images are not finite", settings, epoch)
+    return _share_correct(logits, data.val)
+
+
+def _share_correct(logits: Tensor, split: Split) -> float:
+    return int((logits.argmax(1) == split.labels).sum()) / len(split)
+
+
+def _diverged(what: str, settings: Settings, epoch: int) -> DivergedError:
+    return DivergedError(f"{what} in epoch {epoch + 1} of {settings.epochs}; try a smaller lr than {settings.lr}")
 
 
 def _loss(model: nn.Module, images: Tensor, labels: Tensor, settings: Settings) -> Tensor:
