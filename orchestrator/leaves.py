@@ -24,6 +24,7 @@ class SectionFacts:
     classes: Mapping[str, type[Section]]
     tag: str
     required: bool
+    default: Section | None
 
     def leaves(self) -> list[str]:
         """The leaf names of all classes."""
@@ -58,10 +59,12 @@ def leaf_paths() -> list[str]:
 
 def _section(name: str, info: FieldInfo) -> SectionFacts:
     classes = list(_models(info.annotation))
+    default = None if info.is_required() else cast("Section | None", info.default)
     if len(classes) == 1:
-        return SectionFacts(name, {"": classes[0]}, "", info.is_required())
+        return SectionFacts(name, {"": classes[0]}, "", info.is_required(), default)
     tag = next(field for field, found in classes[0].model_fields.items() if len(_options(found.annotation)) == 1)
-    return SectionFacts(name, {str(c.model_fields[tag].default): c for c in classes}, tag, info.is_required())
+    by_tag = {str(owner.model_fields[tag].default): owner for owner in classes}
+    return SectionFacts(name, by_tag, tag, info.is_required(), default)
 
 
 def _models(annotation: Any) -> Iterable[type[Section]]:
@@ -163,7 +166,7 @@ def _leaf_words(owner: type[Section], leaf: str, value: object, part: object) ->
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and _is_numeric(info):
         return f"{show(value)} is not {wanted}"
-    return f"{show(value)} is {kind(value)}; {wanted} is wanted"
+    return f"{show(value)} is {'no value here' if value is None else kind(value)}; {wanted} is wanted"
 
 
 def _is_numeric(info: FieldInfo) -> bool:

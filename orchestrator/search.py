@@ -5,7 +5,7 @@ seeds, which are innermost.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -57,8 +57,8 @@ def cells(spec: StudySpec) -> Cells:
     """
     collector = _Collector(spec)
     collector.run()
-    if collector.space.problems:
-        raise SpecError(spec.source, [Fault(item.message, item.key) for item in shortened(collector.space.problems)])
+    if problems := collector.problems:
+        raise SpecError(spec.source, [Fault(item.message, item.key) for item in shortened(problems)])
     excluded = tuple(map(Excluded, map(str, spec.excludes), collector.removed))
     return Cells(tuple(collector.cells), excluded, collector.collapsed)
 
@@ -72,7 +72,7 @@ def impossible(spec: StudySpec) -> list[Problem]:
     if spec.search.name == "random":
         collector = _Collector(spec)
         collector.run()
-        return shortened(collector.space.problems)
+        return shortened(collector.problems)
     space = Space(spec, _listed(spec))
     conditions = [*(expression for _, expression in spec.when), *spec.excludes]
     read = {number for expression in conditions for number in space.reads(expression)}
@@ -84,16 +84,15 @@ def impossible(spec: StudySpec) -> list[Problem]:
             state = space.settle(chosen)
             if space.excluded_by(state) != FIXED:
                 continue
-            if len(names) > 1:
+            if names == uncompressed:
                 space.config(state, names)
             else:
-                space.section(names[0], state)
+                space.section("compress", state)
     return shortened(space.problems)
 
 
-def shortened(problems: Iterable[Problem]) -> list[Problem]:
+def shortened(found: list[Problem]) -> list[Problem]:
     """The first of many, with a word on the rest."""
-    found = list(problems)
     if len(found) <= MAX_FAULTS:
         return found
     return [*found[:MAX_FAULTS], Problem("", f"and {len(found) - MAX_FAULTS:,} more of this sort")]
@@ -152,6 +151,7 @@ class _Collector:
         self._names = tuple(TrialConfig.model_fields)
         self._seen: set[tuple[int, int]] = set()
         self._states: set[State] = set()
+        self._short = ""
         self._pairs: list[list[tuple[str, Value]]] = [[] for _ in self.space.axes]
 
     def run(self) -> None:
@@ -165,9 +165,14 @@ class _Collector:
             found += any(taken)
             if found == wanted:
                 break
-        if found < wanted and not self.space.problems:
-            message = f"{wanted} asked, but only {found} different configs can be drawn; ask for {found}"
-            self.space.problems[Problem("search.trials", message)] = None
+        if found < wanted:
+            self._short = f"{wanted} asked, but only {found} different configs can be drawn; ask for that many"
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong with the cells, or with their number."""
+        found = self.space.problems
+        return found or ([Problem("search.trials", self._short)] if self._short else [])
 
     def take(self, state: State) -> bool:
         """Add the cell of a state; False where it is excluded or there already."""

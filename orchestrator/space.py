@@ -7,6 +7,7 @@ than its length.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from operator import itemgetter
 
 from pydantic import ValidationError
@@ -32,6 +33,27 @@ class Problem:
 
 
 @dataclass(slots=True)
+class _Found:
+    cell: str
+    advice: str
+    times: int = 0
+
+    def told(self) -> str:
+        """The combination that shows a problem."""
+        more = f"; and in {self.times - 1:,} more combinations" if self.times > 1 else ""
+        return f"{f' (with {self.cell}{more})' if self.cell else ''}{self.advice}"
+
+
+class _Faulty(Enum):
+    """Stands for a section that could not be built; why has been noted."""
+
+    FAULTY = "faulty"
+
+
+FAULTY = _Faulty.FAULTY
+
+
+@dataclass(slots=True)
 class _Condition:
     expression: Expression
     key: str
@@ -46,18 +68,18 @@ def _part(indices: Iterable[int]) -> Callable[[State], object]:
 
 
 class Space:
-    """A study's axes with their values; `problems` collects what is wrong, each once."""
+    """A study's axes with their values; what is wrong with combinations is collected on the way."""
 
     def __init__(self, spec: StudySpec, values: Mapping[str, list[Value]]) -> None:
         self.spec = spec
         self.axes = spec.all_axes
         self.values = [values[axis.path] for axis in self.axes]
-        self.problems: dict[Problem, None] = {}
+        self._found: dict[tuple[str, str], _Found] = {}
         self._facts = sections()
         self._index = {axis.path: number for number, axis in enumerate(self.axes)}
         self._touching = {name: [i for i, axis in enumerate(self.axes) if axis.section == name] for name in self._facts}
         self._parts = {name: _part(touching) for name, touching in self._touching.items()}
-        self._built: dict[str, dict[object, Section | Problem | None]] = {name: {} for name in self._facts}
+        self._built: dict[str, dict[object, Section | _Faulty | None]] = {name: {} for name in self._facts}
         self._same: dict[Section, Section] = {}
         self._configs: dict[tuple[int, ...], TrialConfig | None] = {}
         self.whens = self._ordered([self._condition(f"when.{path}", text, path) for path, text in spec.when])
@@ -93,7 +115,7 @@ class Space:
             ready = [item for item in waiting if not pending & self.reads(item.expression)]
             if not ready:
                 message = "the axes of `when` depend on each other (or on themselves) in a circle; break it"
-                self._note(waiting[0].key, message)
+                self._note(waiting[0].key, message, (), ())
                 return ordered
             ordered.extend(ready)
             waiting = [item for item in waiting if item not in ready]
@@ -119,7 +141,7 @@ class Space:
             try:
                 answer = condition.expression.holds(lambda name: self._leaf(name, state))
             except ExpressionError as error:
-                self._note(condition.key, f"{error}{self._with(self.reads(condition.expression), state)}")
+                self._note(condition.key, str(error), self.reads(condition.expression), state)
                 answer = otherwise
             condition.known[part] = answer
         return condition.known[part]
@@ -130,8 +152,12 @@ class Space:
             return self.spec.seeds[state[-1]]
         section, _, leaf = name.partition(".")
         tree = self._tree(self._facts[section], state)
-        if tree is None or leaf in tree:
-            return None if tree is None else tree[leaf]
+        if tree is None:
+            if self._facts[section].default is None:
+                return None
+            tree = {}
+        if leaf in tree:
+            return tree[leaf]
         owner = self._facts[section].of(tree)
         info = owner.model_fields.get(leaf) if owner else None
         return info.default if info is not None and not info.is_required() else None
@@ -158,33 +184,25 @@ class Space:
                     tree.pop(self.axes[i].leaf, None)
         return tree
 
-    def section(self, name: str, state: State) -> Section | Problem | None:
+    def section(self, name: str, state: State) -> "Section | _Faulty | None":
         """The section's object, one for equal ones."""
         part = self._parts[name](state)
         known = self._built[name]
         if part not in known:
-            found = known[part] = self._build(self._facts[name], state)
-            if isinstance(found, Problem):
-                self.problems[found] = None
+            known[part] = self._build(self._facts[name], state)
         return known[part]
 
-    def _build(self, facts: SectionFacts, state: State) -> Section | Problem | None:
+    def _build(self, facts: SectionFacts, state: State) -> "Section | _Faulty | None":
         tree = self._tree(facts, state)
-        if tree is None:
-            return Problem(f"base.{facts.name}", "is required") if facts.required else None
-        built, wrong = build(facts, tree)
+        if tree is None and not facts.required:
+            return facts.default
+        built, wrong = build(facts, tree or {})
         if built is not None:
             return self._same.setdefault(built, built)
-        found = [
-            Problem(
-                self._place(facts, item.leaf, state),
-                self._advice(facts, item.leaf, item.message, state, item.unknown_key),
-            )
-            for item in wrong
-        ]
-        for problem in found:
-            self.problems[problem] = None
-        return found[0]
+        for item in wrong:
+            advice = self._advice(facts, item.leaf) if item.unknown_key and facts.tag else ""
+            self._note(self._place(facts, item.leaf, state), item.message, self._touching[facts.name], state, advice)
+        return FAULTY
 
     def _place(self, facts: SectionFacts, leaf: str, state: State) -> str:
         path = f"{facts.name}.{leaf}" if leaf else facts.name
@@ -194,26 +212,14 @@ class Space:
                 return self.spec.key_of(candidate)
         return f"base.{path}"
 
-    def _advice(self, facts: SectionFacts, leaf: str, message: str, state: State, unknown: bool) -> str:
-        told = f"{message}{self._with(self._touching[facts.name], state)}"
-        if not (unknown and facts.tag):
-            return told
+    def _advice(self, facts: SectionFacts, leaf: str) -> str:
         path = f"{facts.name}.{leaf}"
         if path in self._index:
-            return f'{told}; vary it only where it applies, as in when: {{{path}: "{facts.name}.{facts.tag} == ..."}}'
+            return f'; vary it only where it applies, as in when: {{{path}: "{facts.name}.{facts.tag} == ..."}}'
         return (
-            f"{told}; make it an axis with a `when`, or make the whole section an axis: "
+            "; make it an axis with a `when`, or make the whole section an axis: "
             f"{facts.name}: [{{{facts.tag}: ..., {leaf}: ...}}, ...]"
         )
-
-    def _with(self, numbers: Iterable[int], state: State) -> str:
-        """` (with compress.pfr: 0.4)`, for the axes that a message depends on."""
-        named = [
-            f"{self.axes[i].path}: {show(self.values[i][state[i]])}"
-            for i in sorted(numbers)
-            if i < len(self.axes) and state[i] != FIXED
-        ]
-        return f" (with {', '.join(named)})" if named else ""
 
     def config(self, state: State, names: Iterable[str]) -> TrialConfig | None:
         """The trial of a state from the named sections; None, and a problem noted, where it is impossible."""
@@ -222,7 +228,7 @@ class Space:
         if identity in self._configs:
             return self._configs[identity]
         config = None
-        if not any(isinstance(part, Problem) for part in parts.values()):
+        if not any(part is FAULTY for part in parts.values()):
             try:
                 config = TrialConfig(**parts)  # pyright: ignore[reportArgumentType]
             except ValidationError as error:
@@ -244,7 +250,16 @@ class Space:
             )
         )
         touching = {i for name in names for i in self._touching[name]}
-        self._note(key, f"impossible combination: {message}{self._with(touching, state)}")
+        self._note(key, f"impossible combination: {message}", touching, state)
 
-    def _note(self, key: str, message: str) -> None:
-        self.problems[Problem(key, message)] = None
+    def _note(self, key: str, message: str, numbers: Iterable[int], state: State, advice: str = "") -> None:
+        """Keep a problem with the first combination that has it, and count the others."""
+        varied = [i for i in sorted(numbers) if i < len(self.axes) and i < len(state) and state[i] != FIXED]
+        cell = ", ".join(f"{self.axes[i].path}: {show(self.values[i][state[i]])}" for i in varied)
+        first = self._found.setdefault((key, message), _Found(cell, advice))
+        first.times += 1
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong, each once, with one combination that shows it."""
+        return [Problem(key, f"{message}{found.told()}") for (key, message), found in self._found.items()]

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
+from orchestrator import settings
 from orchestrator.axes import AxisReader, check_entries
-from orchestrator.errors import Fault, SpecError, TableError
+from orchestrator.errors import Fault, SpecError
 from orchestrator.expressions import Expression, ExpressionError, parse_expression
 from orchestrator.leaves import SectionFacts, leaf_paths, options, sections, want
 from orchestrator.overrides import TOP, apply
@@ -30,10 +30,7 @@ __all__ = [
     "study_schema",
 ]
 
-MAX_SEED = 2**32 - 1
 MAX_FAULTS = 50
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_TAKEN = ("reference",)
 
 
 def shipped_studies() -> Path:
@@ -57,10 +54,11 @@ def load_spec(name: str, overrides: Sequence[str] = ()) -> StudySpec:
         root, faults = parse(text)
     if root is None or not isinstance(root.value, Mapping):
         raise SpecError(str(path), faults[:MAX_FAULTS] or [_no_study(root)])
+    misread = {(fault.line, fault.column) for fault in faults}
     root = apply(root, overrides, faults)
     spec = _Reader(root, faults).spec(str(path), _question(text))
     if faults or spec is None:
-        raise SpecError(str(path), _in_order(faults))
+        raise SpecError(str(path), _in_order(faults, misread))
     return spec
 
 
@@ -70,8 +68,16 @@ def _no_study(root: Node | None) -> Fault:
     return root.fault("", f"{show(root.plain())} is no study; a study is a mapping with the keys {', '.join(TOP)}")
 
 
-def _in_order(faults: list[Fault]) -> list[Fault]:
-    found = sorted(dict.fromkeys(faults), key=lambda fault: (not fault.line, fault.line, fault.column))
+def _in_order(faults: list[Fault], misread: set[tuple[int, int]]) -> list[Fault]:
+    """By place; where a value could not be read, what else is wrong with it says nothing."""
+    places: set[tuple[int, int]] = set()
+    found: list[Fault] = []
+    for fault in dict.fromkeys(faults):
+        place = (fault.line, fault.column)
+        if place not in places:
+            found.append(fault)
+        places |= {place} & misread
+    found.sort(key=lambda fault: (not fault.line, fault.line, fault.column))
     if len(found) > MAX_FAULTS:
         return [*found[:MAX_FAULTS], Fault(f"and {len(found) - MAX_FAULTS:,} more")]
     return found
@@ -129,13 +135,15 @@ class _Reader:
         return None if node is None or node.value is None else node
 
     def spec(self, source: str, question: str) -> StudySpec | None:
-        study, search = self._study(), self._search()
+        study, search = self._study(), settings.search(self._node("search"), self.faults)
         axes = AxisReader(self._tags(), self.faults, random=search.name == "random")
         free, zips = axes.free(self._node("axes")), axes.zipped(self._node("zip"))
         self._check_base()
         self._check_paths()
         when, excludes = self._when(), self._excludes()
-        seeds, objectives, resources = self._seeds(), self._objectives(), self._resources()
+        seeds = settings.seeds(self._node("seeds"), self.faults)
+        objectives = settings.objectives(self._node("objectives"), self.faults)
+        resources = settings.resources(self._node("resources"), self.faults)
         if self.faults:
             return None
         base = {name: node.plain() for name, node in self.base.items()}
@@ -148,21 +156,10 @@ class _Reader:
 
     def _study(self) -> str:
         node = self.entries.get("study")
-        if node is None:
-            self.faults.append(self.root.fault("study", "is required: the name of the folder with the results"))
-            return ""
-        name = node.plain()
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            self.faults.append(
-                node.fault(
-                    "study", f"{show(name)} must begin with a letter or digit, then at most 63 of A-Z a-z 0-9 . _ -"
-                )
-            )
-        elif name in _TAKEN:
-            self.faults.append(
-                node.fault("study", f"{show(name)} is taken by the committed tables; choose another name")
-            )
-        return str(name)
+        if node is not None:
+            return settings.study_name(node, self.faults)
+        self.faults.append(self.root.fault("study", "is required: the name of the folder with the results"))
+        return ""
 
     def _tags(self) -> dict[str, frozenset[str]]:
         """The methods that each section can have here, from base and axes."""
@@ -287,81 +284,6 @@ class _Reader:
         found = [self._expression(f"exclude[{number}]", item) for number, item in enumerate(node.value)]
         return tuple(item for item in found if item is not None)
 
-    def _seeds(self) -> tuple[int, ...]:
-        node = self._node("seeds")
-        if node is None:
-            return (0,)
-        value = node.plain()
-        if _whole(value, 1, MAX_CELLS):
-            return tuple(range(cast("int", value)))
-        if not isinstance(value, tuple) or not value:
-            self.faults.append(
-                node.fault("seeds", f"{show(value)} must be a count of 1 to {MAX_CELLS:,}, or a list such as [0, 1, 2]")
-            )
-            return ()
-        for number, (seed, item) in enumerate(zip(value, cast("tuple[Node, ...]", node.value), strict=True)):
-            if not _whole(seed, 0, MAX_SEED):
-                self.faults.append(
-                    item.fault(f"seeds[{number}]", f"{show(seed)} must be a whole number of 0 to {MAX_SEED}")
-                )
-            elif seed in value[:number]:
-                self.faults.append(item.fault(f"seeds[{number}]", f"{show(seed)} is there twice"))
-        return cast("tuple[int, ...]", value)
-
-    def _objectives(self) -> tuple[Objective, ...]:
-        node = self._node("objectives")
-        if node is None:
-            return parse_objectives(DEFAULT_OBJECTIVES)
-        entries = node.mapping("objectives", self.faults)
-        if isinstance(node.value, Mapping) and not entries:
-            self.faults.append(
-                node.fault("objectives", "names no column; write for example {accuracy: max, compression: max}")
-            )
-        found: list[Objective] = []
-        for column, item in entries.items():
-            try:
-                found += parse_objectives({column: item.plain()})
-            except TableError as error:
-                self.faults.append(item.key_fault(f"objectives.{column}", str(error)))
-        return tuple(found)
-
-    def _search(self) -> SearchSpec:
-        node = self._node("search")
-        entries = node.only("search", ("name", "trials", "seed"), self.faults) if node else {}
-        name = entries["name"].plain() if "name" in entries else "grid"
-        if name not in ("grid", "random"):
-            self.faults.append(entries["name"].fault("search.name", f"{show(name)} is not known; valid: grid, random"))
-        trials = self._count(entries.get("trials"), "search.trials", 1, MAX_CELLS)
-        if name == "random" and "trials" not in entries and node:
-            self.faults.append(node.fault("search.trials", "is required for random search: how many configs to draw"))
-        if name == "grid" and "trials" in entries:
-            self.faults.append(
-                entries["trials"].key_fault("search.trials", "has no effect on a grid; remove it or use name: random")
-            )
-        seed = self._count(entries.get("seed"), "search.seed", 0, MAX_SEED)
-        return SearchSpec("random" if name == "random" else "grid", trials, seed or 0)
-
-    def _count(self, node: Node | None, key: str, low: int, high: int) -> int | None:
-        if node is None:
-            return None
-        value = node.plain()
-        if not _whole(value, low, high):
-            self.faults.append(node.fault(key, f"{show(value)} must be a whole number of {low:,} to {high:,}"))
-            return None
-        return cast("int", value)
-
-    def _resources(self) -> Resources:
-        node = self._node("resources")
-        entries = node.only("resources", ("cpus", "gpus"), self.faults) if node else {}
-        cpus = self._count(entries.get("cpus"), "resources.cpus", 1, 4096)
-        gpus = entries["gpus"].plain() if "gpus" in entries else 0
-        if isinstance(gpus, bool) or not isinstance(gpus, int | float) or not 0 <= gpus <= 1024:
-            self.faults.append(
-                entries["gpus"].fault("resources.gpus", f"{show(gpus)} must be a number of at least 0, per worker")
-            )
-            gpus = 0
-        return Resources(cpus or 1, float(gpus))
-
     def _check_cells(self, spec: StudySpec) -> None:
         asked = combinations(spec)
         if asked > MAX_CELLS:
@@ -384,7 +306,3 @@ class _Reader:
             elif isinstance(node.value, tuple) and part.isdigit():
                 node = node.value[int(part)]
         return node.key_fault(key, message)
-
-
-def _whole(value: Value, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

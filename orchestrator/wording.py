@@ -13,7 +13,10 @@ def show(value: object) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return ".nan" if math.isnan(value) else "-.inf" if value < 0 else ".inf"
     text = f"'{value}'" if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = text.replace("\n", "\\n")
+    # A study may hold what would steer a terminal.
+    text = "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[: LONGEST + 1]
+    )
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 

@@ -30,6 +30,7 @@ from orchestrator.wording import meant, show
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 12
 MAX_DIGITS = 40
+MAX_KEY = 100
 
 Scalar = str | int | float | bool | None
 Value = Scalar | tuple["Value", ...] | Mapping[str, "Value"]
@@ -150,7 +151,8 @@ def _indented_by_tabs(text: str) -> list[Fault]:
 def _syntax_fault(error: MarkedYAMLError) -> Fault:
     mark = error.problem_mark or error.context_mark
     said = " ".join(str(part) for part in (error.context, error.problem) if part)
-    said = said.replace("'\\t'", "a tab")
+    if "'\\t'" in said:
+        said = "a tab where YAML wants spaces"
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
     return Fault(f"YAML syntax: {said}", line=line, column=column)
 
@@ -206,7 +208,7 @@ class _Builder:
         for key in events:
             if not isinstance(key, NodeEvent):
                 break
-            name = self._key(key, events, path, depth)
+            name = self._key(key, path)
             place = f"{path}.{name}" if path else name
             node = self._node(next(events), events, place, depth + 1)
             if name in entries:
@@ -217,11 +219,11 @@ class _Builder:
             entries[name] = replace(node, key_line=line, key_column=column)
         return entries
 
-    def _key(self, event: Event, events: Iterator[Event], path: str, depth: int) -> str:
-        if isinstance(event, ScalarEvent) and event.tag is None:
-            return str(event.value)
-        self._refuse(event, path, "a key must be plain text")
-        self._node(event, events, path, depth + 1)
+    def _key(self, event: Event, path: str) -> str:
+        text = str(event.value) if isinstance(event, ScalarEvent) and event.tag is None else ""
+        if text.isprintable() and 0 < len(text) <= MAX_KEY:
+            return text
+        self._refuse(event, path, f"a key must be plain text of 1 to {MAX_KEY} printable characters")
         raise _StopError
 
     def _scalar(self, event: ScalarEvent, path: str) -> Scalar:

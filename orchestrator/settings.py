@@ -1,0 +1,113 @@
+"""The small parts of a study file: its name, seeds, objectives, search and resources."""
+
+import re
+from collections.abc import Mapping
+from typing import cast
+
+from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
+from orchestrator.errors import Fault, TableError
+from orchestrator.study import MAX_CELLS, Resources, SearchSpec
+from orchestrator.wording import meant, show
+from orchestrator.yaml_nodes import Node, Value
+
+MAX_SEED = 2**32 - 1
+MAX_CPUS = 4096
+MAX_GPUS = 1024
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_TAKEN = ("reference",)
+
+
+def study_name(node: Node, faults: list[Fault]) -> str:
+    """A name that is a folder of its own below the results."""
+    name = node.plain()
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        message = f"{show(name)} must be text: a letter or digit, then at most 63 of A-Z a-z 0-9 . _ -"
+        faults.append(node.fault("study", message))
+    elif name in _TAKEN:
+        faults.append(node.fault("study", f"{show(name)} is taken by the committed tables; choose another name"))
+    return str(name)
+
+
+def seeds(node: Node | None, faults: list[Fault]) -> tuple[int, ...]:
+    """A count N (0 to N-1) or a list; absent: 0 alone."""
+    if node is None:
+        return (0,)
+    value = node.plain()
+    if _whole(value, 1, MAX_CELLS):
+        return tuple(range(cast("int", value)))
+    if not isinstance(value, tuple) or not value:
+        message = f"{show(value)} must be a count of 1 to {MAX_CELLS:,}, or a list such as [0, 1, 2]"
+        faults.append(node.fault("seeds", message))
+        return ()
+    known: set[Value] = set()
+    for number, (seed, item) in enumerate(zip(value, cast("tuple[Node, ...]", node.value), strict=True)):
+        if not _whole(seed, 0, MAX_SEED):
+            message = f"{show(seed)} must be a whole number of 0 to {MAX_SEED}"
+            faults.append(item.fault(f"seeds[{number}]", message))
+        elif seed in known:
+            faults.append(item.fault(f"seeds[{number}]", f"{show(seed)} is there twice"))
+        else:
+            known.add(seed)
+    return cast("tuple[int, ...]", value)
+
+
+def objectives(node: Node | None, faults: list[Fault]) -> tuple[Objective, ...]:
+    """What the front is taken over; absent: accuracy, compression and time."""
+    if node is None:
+        return parse_objectives(DEFAULT_OBJECTIVES)
+    entries = node.mapping("objectives", faults)
+    if isinstance(node.value, Mapping) and not entries:
+        faults.append(node.fault("objectives", "names no column; write for example {accuracy: max, compression: max}"))
+    found: list[Objective] = []
+    for column, item in entries.items():
+        try:
+            found += parse_objectives({column: item.plain()})
+        except TableError as error:
+            message = str(error).removeprefix(f"objective {column}: ")
+            faults.append(item.key_fault(f"objectives.{column}", message))
+    return tuple(found)
+
+
+def search(node: Node | None, faults: list[Fault]) -> SearchSpec:
+    """Grid, or random with a number of trials."""
+    entries = node.only("search", ("name", "trials", "seed"), faults) if node else {}
+    name = entries["name"].plain() if "name" in entries else "grid"
+    if name not in ("grid", "random"):
+        faults.append(
+            entries["name"].fault("search.name", f"{show(name)} is not known{meant(str(name), ('grid', 'random'))}")
+        )
+    trials = _count(entries.get("trials"), "search.trials", (1, MAX_CELLS), faults)
+    if name == "random" and "trials" not in entries and node:
+        faults.append(node.fault("search.trials", "is required for random search: how many configs to draw"))
+    if name == "grid" and "trials" in entries:
+        message = "has no effect on a grid; remove it or use name: random"
+        faults.append(entries["trials"].key_fault("search.trials", message))
+    seed = _count(entries.get("seed"), "search.seed", (0, MAX_SEED), faults)
+    return SearchSpec("random" if name == "random" else "grid", trials, seed or 0)
+
+
+def resources(node: Node | None, faults: list[Fault]) -> Resources:
+    """Processors and GPUs of one worker."""
+    entries = node.only("resources", ("cpus", "gpus"), faults) if node else {}
+    cpus = _count(entries.get("cpus"), "resources.cpus", (1, MAX_CPUS), faults)
+    gpus = entries["gpus"].plain() if "gpus" in entries else 0
+    if isinstance(gpus, bool) or not isinstance(gpus, int | float) or not 0 <= gpus <= MAX_GPUS:
+        message = f"{show(gpus)} must be a number of 0 to {MAX_GPUS}, per worker"
+        faults.append(entries["gpus"].fault("resources.gpus", message))
+        gpus = 0
+    return Resources(cpus or 1, float(gpus))
+
+
+def _count(node: Node | None, key: str, bounds: tuple[int, int], faults: list[Fault]) -> int | None:
+    if node is None:
+        return None
+    value = node.plain()
+    if _whole(value, *bounds):
+        return cast("int", value)
+    low, high = bounds
+    faults.append(node.fault(key, f"{show(value)} must be a whole number of {low:,} to {high:,}"))
+    return None
+
+
+def _whole(value: Value, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
