@@ -66,6 +66,7 @@ def test_times_are_never_deterministic_and_shrink() -> None:
         if column.unit in ("s", "ms"):
             assert (column.direction, column.deterministic) == ("min", False)
     assert tables.is_time("wall_time_s")
+    assert tables.is_time("latency_ms")
     assert not tables.is_time("accuracy")
     assert not tables.is_time("train.epochs")
 

@@ -87,7 +87,7 @@ def _tolerance(column: str, given: object) -> tuple[float, bool]:
     text = str(given).strip()
     relative = isinstance(given, str) and text.endswith("%")
     try:
-        amount = math.nan if isinstance(given, bool) else float(text.removesuffix("%") if relative else text)
+        amount = float(text.removesuffix("%") if relative else text)
     except ValueError:
         amount = math.nan
     if not (math.isfinite(amount) and amount >= 0):

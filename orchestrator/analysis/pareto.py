@@ -134,6 +134,7 @@ def hypervolume(
     mask, _ = _comparable(df, wanted, role)
     signs = _signs(wanted)
     losses, reference_losses = _values(df.loc[mask], wanted) * signs, point * signs
+    # moocore cannot take infinities from three objectives on.
     inside = losses[(losses < reference_losses).all(axis=1)]
     if np.isinf(inside).any():
         return math.inf
