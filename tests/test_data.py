@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,12 +116,24 @@ def test_digits_test_split_is_the_one_it_has_always_been() -> None:
 def test_changed_digits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from trainables.data import digits as module
 
-    flat, target = module.load_digits(return_X_y=True)
-    changed = np.asarray(flat).copy()
-    changed[3, 20] += 1
-    monkeypatch.setattr(module, "load_digits", lambda return_X_y: (changed, target))
+    loadtxt = np.loadtxt
+
+    def changed(*arguments: Any, **options: Any) -> "np.ndarray[Any, Any]":
+        table = loadtxt(*arguments, **options)
+        table[3, 20] += 1
+        return table
+
+    monkeypatch.setattr(np, "loadtxt", changed)
     with pytest.raises(DataError, match="not the expected ones"):
-        digits()
+        module.read(NOWHERE)
+
+
+def test_digits_elsewhere_in_scikit_learn_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainables.data import digits as module
+
+    expected = digits()
+    monkeypatch.setattr(module, "find_spec", lambda _name: None)  # pyright: ignore[reportUnknownLambdaType]
+    assert torch.equal(digits().train.images, expected.train.images)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8).filter(any), st.data())
