@@ -73,7 +73,7 @@ class Expression:
         """
         found = self.value(lookup)
         if not isinstance(found, bool):
-            raise ExpressionError(f"`{self.text}` is {show(found)} and not true or false; compare it with something")
+            raise ExpressionError(f"`{self.text}` is {kind(found)}, not true or false; compare it with something")
         return found
 
 
@@ -182,7 +182,7 @@ def _truth(node: ast.expr, lookup: Lookup) -> bool:
     value = _value(node, lookup)
     if not isinstance(value, bool):
         raise ExpressionError(
-            f"{ast.unparse(node)} is {show(value)}; and, or, not join conditions that are true or false"
+            f"{ast.unparse(node)} is {kind(value)}; and, or, not join conditions that are true or false"
         )
     return value
 
@@ -197,7 +197,7 @@ def _unary(node: ast.UnaryOp, lookup: Lookup) -> Value:
 def _number(node: ast.expr, lookup: Lookup) -> float:
     value = _value(node, lookup)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ExpressionError(f"{ast.unparse(node)} is {_told(value)}; a number is needed")
+        raise ExpressionError(f"{ast.unparse(node)} is {kind(value)}; a number is needed")
     return value
 
 
@@ -229,13 +229,13 @@ def _chain(node: ast.Compare, lookup: Lookup) -> bool:
 def _compare(op: type[ast.cmpop], left: Value, right: Value, node: ast.Compare) -> bool:
     if op in _MEMBER:
         if not isinstance(right, tuple):
-            raise ExpressionError(f"`{ast.unparse(node)}`: in needs a list, not {_told(right)}")
+            raise ExpressionError(f"`{ast.unparse(node)}`: in needs a list, not {kind(right)}")
         return any(_same(left, item, node) for item in right) is _MEMBER[op]
     if op in _EQUAL:
         return _same(left, right, node) is _EQUAL[op]
     if _sort(left) != _sort(right) or _sort(left) not in (float, str):
         sign = _ORDER[op][0]
-        raise ExpressionError(f"`{ast.unparse(node)}`: {_told(left)} {sign} {_told(right)} has no answer")
+        raise ExpressionError(f"`{ast.unparse(node)}`: {kind(left)} {sign} {kind(right)} has no answer")
     return _ORDER[op][1](left, right)
 
 
@@ -244,13 +244,9 @@ def _same(left: Value, right: Value, node: ast.Compare) -> bool:
     if left is None or right is None:
         return left is right
     if _sort(left) is not _sort(right):
-        raise ExpressionError(f"`{ast.unparse(node)}` compares {_told(left)} with {_told(right)}")
+        raise ExpressionError(f"`{ast.unparse(node)}` compares {kind(left)} with {kind(right)}")
     return left == right
 
 
 def _sort(value: Value) -> type:
     return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
-
-
-def _told(value: Value) -> str:
-    return "null" if value is None else f"{kind(value)} ({show(value)})"

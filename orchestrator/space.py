@@ -13,7 +13,7 @@ from operator import itemgetter
 from pydantic import ValidationError
 
 from orchestrator.expressions import Expression, ExpressionError
-from orchestrator.leaves import SectionFacts, build, sections
+from orchestrator.leaves import SectionFacts, Wrong, build, sections
 from orchestrator.study import StudySpec
 from orchestrator.wording import show
 from orchestrator.yaml_nodes import Value
@@ -201,12 +201,18 @@ class Space:
             return self._same.setdefault(built, built)
         for item in wrong:
             advice = self._advice(facts, item.leaf) if item.unknown_key and facts.tag else ""
-            self._note(self._place(facts, item.leaf, state), item.message, self._touching[facts.name], state, advice)
+            self._note(self._place(facts, item, state), item.message, self._touching[facts.name], state, advice)
         return FAULTY
 
-    def _place(self, facts: SectionFacts, leaf: str, state: State) -> str:
-        path = f"{facts.name}.{leaf}" if leaf else facts.name
-        for candidate in (path, facts.name):
+    def _place(self, facts: SectionFacts, wrong: Wrong, state: State) -> str:
+        path = f"{facts.name}.{wrong.leaf}" if wrong.leaf else facts.name
+        # What is wrong with a section as a whole names its leaves in the message.
+        told = [
+            self.axes[i].path
+            for i in self._touching[facts.name]
+            if not wrong.leaf and self.axes[i].leaf in wrong.message
+        ]
+        for candidate in (path, *told, facts.name):
             number = self._index.get(candidate)
             if number is not None and state[number] != FIXED:
                 return self.spec.key_of(candidate)
