@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from trainables.export import compact
 from trainables.export.packed import PackedHeader, pack, unpack
 from trainables.measure.cost import cost, ratios
 from trainables.methods.base import Compact, Method
+from trainables.methods.l1_prune import L1Prune
 from trainables.methods.registry import METHODS, create
 from trainables.methods.stq import Stq, binary_layers
 from trainables.models.build import build, initialise
@@ -210,6 +212,26 @@ def test_each_score_prunes_the_filters_that_it_calls_spare(score: str, parent: n
     assert kept == [True] * 6  # ceil(5.4): nothing goes
     kept = masks(model, StqConfig.model_validate({"score": score, "pfr": 0.17}))[0]
     assert kept == [True, True, False, True, True, True]
+
+
+def test_l1_prune_takes_the_filters_of_least_magnitude(parent: nn.Module) -> None:
+    model, method = copy.deepcopy(parent), L1Prune(L1PruneConfig(pfr=0.5))
+    method.transform(model, torch.zeros(1, 1, 8, 8))
+    method.before_epoch(model, 10, 20)
+    for group, stays in zip(method.pruner.groups, method.pruner.masks.kept(model), strict=True):
+        magnitude = model.get_submodule(group.name).get_parameter("weight").detach().abs().sum((1, 2, 3))
+        assert magnitude[stays].min() > magnitude[~stays].max()
+
+
+@pytest.mark.parametrize("block", ["standard", "bn_first"])
+def test_masked_equals_cut_after_training_in_bf16(block: str, data: Dataset) -> None:
+    model = build(ModelConfig.model_validate({"name": "resnet8", "width": 6, "block": block}), 1, 10)
+    initialise(model, generator(0, "init"))
+    method = create(StqConfig(pfr=0.5, scope="all"))
+    method.transform(model, torch.zeros(1, 1, 8, 8))
+    fit(model, data, replace(settings(2), precision="bf16"), 0, method)
+    masked = predict(model, data.test, data)
+    assert_same(predict(method.finalize(model).model, data.test, data), masked)
 
 
 def test_scales_reach_the_stored_weights(parent: nn.Module) -> None:

@@ -73,6 +73,24 @@ def test_unpacked_equals_packed(block: str, scale: str) -> None:
         assert torch.equal(signs, model.get_submodule(name).get_parameter("weight") > 0)
 
 
+FAMILIES: list[dict[str, object]] = [
+    {"name": "resnet14", "width": 3},
+    {"name": "resnet18", "width": 3, "stem": "imagenet"},
+    {"name": "resnet18", "width": 3, "block": "bn_first"},
+    {"name": "vgg_small", "width": 3},
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{family['name']} {len(family)}")
+def test_every_family_is_packed(family: dict[str, object]) -> None:
+    config = ModelConfig.model_validate(family)
+    model = build(config, 3, 7)
+    initialise(model, torch.Generator().manual_seed(0))
+    head = PackedHeader(model=config, channels=3, classes=7, image_size=32, mean=(0.3,) * 3, std=(0.4,) * 3)
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(unpack(pack(model, {}, head))[0](x), model.eval()(x), rtol=1e-4, atol=1e-4)
+
+
 def manifest_bytes(data: bytes) -> int:
     return int(struct.unpack_from("<4sHI", data)[2])
 

@@ -12,7 +12,8 @@ class Compact:
     """A finished network: physically small, made of plain torch layers.
 
     `bits` gives the stored bits per weight of each convolution and linear layer by module name; a layer that is
-    absent is fp32. A layer of 1 bit holds only {-a_o, +a_o} in filter o. `kept` gives (kept, of) output channels.
+    absent is fp32. A layer of 1 bit holds only {-a_o, +a_o} in filter o. `kept` gives (kept, of) channels of each group
+    of coupled channels in scope, by the name of the first layer that produces them.
     """
 
     model: nn.Module
