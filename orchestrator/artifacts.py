@@ -28,6 +28,7 @@ class ArtifactStore:
 
         Raises:
             StoreError: the folder cannot be written.
+
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)

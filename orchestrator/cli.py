@@ -182,10 +182,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from orchestrator.screen import console
-
     plan = _planned(options, may_probe=False)
-    console().print(f"{plan.spec.source}: no fault; {plan.cells} cells", highlight=False, markup=False)
+    sys.stdout.write(f"{plan.spec.source}: no fault; {plan.cells:,} cells\n")
     return 0
 
 

@@ -64,8 +64,8 @@ def rule(module: str) -> set[str] | None:
         return None
     prefix = max(matching, key=len)
     package = module.partition(".")[0]
-    own = {name if name.startswith(("trainables.", "orchestrator.")) else f"{package}.{name}" for name in ALLOWED[prefix]}
-    return own | {prefix}
+    full = (name if within(name, {"trainables", "orchestrator"}) else f"{package}.{name}" for name in ALLOWED[prefix])
+    return {*full, prefix}
 
 
 def faults(module: str, names: set[str]) -> list[str]:
@@ -73,8 +73,9 @@ def faults(module: str, names: set[str]) -> list[str]:
     wrong = [name for name in ours if module.startswith("trainables") and within(name, {"orchestrator"})]
     allowed = rule(module)
     if allowed is not None:
-        # `from a.b import c` gives both a.b and a.b.c: one of them must be allowed, and a package may be passed through.
-        wrong += [name for name in ours if not within(name, allowed) and not any(a.startswith(name + ".") for a in allowed)]
+        # `from a.b import c` gives both a.b and a.b.c: a package on the way to what is allowed may be passed through.
+        on_the_way = {name for name in ours if any(one.startswith(name + ".") for one in allowed)}
+        wrong += [name for name in ours - on_the_way if not within(name, allowed)]
     return wrong
 
 

@@ -88,7 +88,7 @@ def test_keys_are_the_same_in_another_process() -> None:
         "import sys; sys.argv=['x']\n"
         "from trainables.config import TrialConfig, resolve\n"
         "from trainables.keys import PathFinder\n"
-        "c = TrialConfig.model_validate_json('{\"data\":{\"name\":\"digits\"},\"model\":{\"name\":\"resnet8\"}}')\n"
+        'c = TrialConfig.model_validate_json(\'{"data":{"name":"digits"},"model":{"name":"resnet8"}}\')\n'
         "print(*[s.key for s in PathFinder().path(resolve(c, 'fp32'), 0)])"
     )
     environment = {"PYTHONHASHSEED": "7"}

@@ -46,7 +46,7 @@ def test_every_trial_is_a_complete_row_with_its_baselines(swept: Command) -> Non
     assert dict(df.groupby("role").size()) == {"cell": 8, "baseline": 6}
     assert sorted(df["baseline"].dropna().unique()) == ["binary", "dense", "dense_finetuned"]
     cells = df[df["role"] == "cell"]
-    assert cells[["accuracy", "compression", "wall_time_s", "accuracy_drop", "binary_accuracy_drop"]].notna().all(None)
+    assert cells[["accuracy", "compression", "wall_time_s", "accuracy_drop", "binary_accuracy_drop"]].notna().all(axis=None)
     assert (cells["wall_time_s"] == cells["train_s"] + cells["compress_s"]).all()
     assert (df["test_images"] == 360).all()
 
@@ -118,7 +118,7 @@ def test_a_diverged_trial_is_a_row_and_the_sweep_goes_on(command: Command) -> No
     assert (bad["status"] == "failed").all()
     assert (bad["failure"] == "diverged").all()
     assert bad["error"].str.contains("loss became").all()
-    assert bad[["accuracy", "compression", "accuracy_drop"]].isna().all(None)
+    assert bad[["accuracy", "compression", "accuracy_drop"]].isna().all(axis=None)
     assert (df[df["train.lr"] < 1]["status"] == "complete").all()
     assert "0 stages ran" in command("sweep", "tiny.yaml", *SERIAL, expect=1), "a settled failure is not repeated"
 
@@ -170,7 +170,7 @@ def test_a_killed_worker_costs_only_what_it_held(swept: Command, command: Comman
     process = command.start("sweep", command.study())
     wait_until(lambda: finished(command) >= 4, process)
     driver = psutil.Process(process.pid)
-    workers = [child for child in driver.children(recursive=True) if "run_task" in " ".join(child.cmdline())]
+    workers = [child for child in driver.children(recursive=True) if "ImplicitFunc" in " ".join(child.cmdline())]
     for worker in workers[:1]:
         worker.kill()
     output, _ = process.communicate(timeout=300)

@@ -59,10 +59,10 @@ class DataConfig(Section):
     """Which images, and how many of them."""
 
     name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"] = Field(description="data set")
-    image_size: int | None = Field(None, ge=8, le=512, description="pixels a side; null: the set's own size")
-    train_size: int | None = Field(None, ge=10, description="training and validation images in all; null: all")
-    val_share: float = Field(0.1, gt=0, lt=1, description="share of them held out for validation")
-    augment: Literal["auto", "none", "shift", "crop_flip"] = Field("auto", description="training augmentation")
+    image_size: int | None = Field(default=None, ge=8, le=512, description="pixels a side; null: the set's own size")
+    train_size: int | None = Field(default=None, ge=10, description="training and validation images in all; null: all")
+    val_share: float = Field(default=0.1, gt=0, lt=1, description="share of them held out for validation")
+    augment: Literal["auto", "none", "shift", "crop_flip"] = Field(default="auto", description="training augmentation")
 
 
 class ModelConfig(Section):
@@ -71,30 +71,32 @@ class ModelConfig(Section):
     name: Literal["resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet18", "vgg_small"] = Field(
         description="architecture"
     )
-    width: int | None = Field(None, ge=1, le=1024, description="filters of the first stage; null: the paper's")
-    stem: Literal["cifar", "imagenet"] = Field("cifar", description="first layers; imagenet: 7x7 and pooling (resnet18)")
-    block: Literal["standard", "bn_first"] = Field("standard", description="conv-BN-ReLU, or BN-ReLU-conv")
+    width: int | None = Field(default=None, ge=1, le=1024, description="filters of the first stage; null: the paper's")
+    stem: Literal["cifar", "imagenet"] = Field(default="cifar", description="first layers; imagenet: 7x7, pooling")
+    block: Literal["standard", "bn_first"] = Field(default="standard", description="conv-BN-ReLU, or BN-ReLU-conv")
 
 
 class TrainConfig(Section):
     """How the dense network is trained."""
 
-    epochs: int = Field(30, ge=1, description="passes over the training images")
-    optimizer: Literal["sgd"] = Field("sgd", description="SGD with Nesterov momentum")
-    lr: float = Field(0.1, gt=0, description="largest learning rate of the schedule")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum")
-    weight_decay: float = Field(5e-4, ge=0, description="L2 decay of weights (BN and biases excluded)")
-    batch_size: int = Field(128, ge=2, description="images per step")
-    schedule: Literal["onecycle", "cosine"] = Field("onecycle", description="learning-rate schedule, per step")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast where a probe gains")
+    epochs: int = Field(default=30, ge=1, description="passes over the training images")
+    optimizer: Literal["sgd"] = Field(default="sgd", description="SGD with Nesterov momentum")
+    lr: float = Field(default=0.1, gt=0, description="largest learning rate of the schedule")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Nesterov momentum")
+    weight_decay: float = Field(default=5e-4, ge=0, description="L2 decay of weights (BN and biases excluded)")
+    batch_size: int = Field(default=128, ge=2, description="images per step")
+    schedule: Literal["onecycle", "cosine"] = Field(default="onecycle", description="learning-rate schedule, per step")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 autocast where a probe gains"
+    )
 
 
 class CompressBase(Section):
     """What every compression method has: a schedule that continues from the dense parent."""
 
-    epochs: int = Field(20, ge=1, description="passes over the training images")
-    lr: float = Field(0.05, gt=0, description="largest learning rate of the schedule")
+    epochs: int = Field(default=20, ge=1, description="passes over the training images")
+    lr: float = Field(default=0.05, gt=0, description="largest learning rate of the schedule")
 
     def inert(self) -> frozenset[str]:
         """Leaves that have no effect given the others; they are left out of the key."""
@@ -115,11 +117,13 @@ class FinetuneConfig(CompressBase):
 class PruneFields(CompressBase):
     """What the filter-pruning methods share."""
 
-    pfr: PruneFactorRatio = Field(0.4, description="prune factor ratio: share of filters removed per layer")
-    scope: Literal["inner", "all"] = Field("inner", description="inner: channels that touch no residual sum; all: tied too")
-    round_to: int = Field(1, ge=1, le=64, description="surviving filters are rounded up to a multiple of this")
-    ramp_share: Share = Field(0.4, description="share of the epochs in which the PFR rises (cubic)")
-    freeze_share: Share = Field(0.3, description="share of the epochs at the end in which masks stay")
+    pfr: PruneFactorRatio = Field(default=0.4, description="prune factor ratio: share of filters removed per layer")
+    scope: Literal["inner", "all"] = Field(
+        default="inner", description="inner: no residual sums; all: tied channels too"
+    )
+    round_to: int = Field(default=1, ge=1, le=64, description="surviving filters are rounded up to a multiple of this")
+    ramp_share: Share = Field(default=0.4, description="share of the epochs in which the PFR rises (cubic)")
+    freeze_share: Share = Field(default=0.3, description="share of the epochs at the end in which masks stay")
 
     @model_validator(mode="after")
     def _ramp_ends_before_freeze(self) -> Self:
@@ -136,8 +140,12 @@ class PruneFields(CompressBase):
 class BinaryFields(CompressBase):
     """What the methods with one-bit weights share."""
 
-    scale: Literal["filter", "layer", "one"] = Field("filter", description="where the scale mean|w| is taken; one: 1")
-    full_precision: tuple[LayerRole, ...] = Field(("first", "last"), strict=False, description="layers that stay fp32")
+    scale: Literal["filter", "layer", "one"] = Field(
+        default="filter", description="where the scale mean|w| is taken; one: 1"
+    )
+    full_precision: tuple[LayerRole, ...] = Field(
+        default=("first", "last"), strict=False, description="layers that stay fp32"
+    )
 
     @model_validator(mode="after")
     def _roles_once(self) -> Self:
@@ -151,9 +159,13 @@ class StqConfig(PruneFields, BinaryFields):
     """Structured ternary quantization: whole filters pruned, the others one bit a weight (STQ-Nets, BMVC 2020)."""
 
     method: Literal["stq"] = "stq"
-    threshold: float = Field(0.7, gt=0, le=10, description="a weight is near zero when |w| < threshold x mean or max |w|")
-    threshold_of: Literal["mean", "max"] = Field("mean", description="what the threshold is a factor of, per layer")
-    score: Literal["zero_share", "mean_abs", "binarization_error"] = Field("zero_share", description="filters' rank")
+    threshold: float = Field(default=0.7, gt=0, le=10, description="near zero: |w| < threshold x mean (or max) |w|")
+    threshold_of: Literal["mean", "max"] = Field(
+        default="mean", description="what the threshold is a factor of, per layer"
+    )
+    score: Literal["zero_share", "mean_abs", "binarization_error"] = Field(
+        default="zero_share", description="filters' rank"
+    )
 
     def inert(self) -> frozenset[str]:
         """The threshold acts through the zero share alone; at PFR 0 no filter is ranked."""
