@@ -24,6 +24,7 @@ class AxisReader:
 
     def __init__(self, tags: Mapping[str, frozenset[str]], faults: list[Fault], *, random: bool) -> None:
         self._facts = sections()
+        self._known = [*leaf_paths(), *self._facts]
         self._tags = tags
         self._faults = faults
         self._random = random
@@ -60,8 +61,8 @@ class AxisReader:
 
     def _axis(self, where: str, path: str, node: Node) -> Axis | None:
         key = f"{where}.{path}"
-        if path not in self._facts and path not in leaf_paths():
-            self._faults.append(node.key_fault(key, f"unknown leaf{meant(path, [*leaf_paths(), *self._facts])}"))
+        if path not in self._known:
+            self._faults.append(node.key_fault(key, f"unknown leaf{meant(path, self._known)}"))
             return None
         before = len(self._faults)
         values = self._distribution(key, path, node) if isinstance(node.value, Mapping) else self._list(key, node)

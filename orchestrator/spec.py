@@ -125,6 +125,10 @@ class _Reader:
         self.entries = root.only("", TOP, faults)
         self.base = self._mapping("base")
         self.facts = sections()
+        self.leaves = leaf_paths()
+        self.varied: dict[str, list[Node]] = {}
+        for _, path, node in self._axis_entries():
+            self.varied.setdefault(path, []).append(node)
 
     def _mapping(self, key: str) -> Mapping[str, Node]:
         node = self.entries.get(key)
@@ -195,7 +199,7 @@ class _Reader:
         return found
 
     def _axis_nodes(self, path: str) -> list[Node]:
-        return [node for _, found, node in self._axis_entries() if found == path]
+        return self.varied.get(path, [])
 
     def _check_paths(self) -> None:
         """No leaf is varied twice, nor inside a section that sets it itself."""
@@ -253,7 +257,7 @@ class _Reader:
             )
             return None
         try:
-            found = parse_expression(text, [*leaf_paths(), "seed"])
+            found = parse_expression(text, [*self.leaves, "seed"])
         except ExpressionError as error:
             self.faults.append(node.fault(key, str(error)))
             return None
@@ -265,11 +269,12 @@ class _Reader:
         return found
 
     def _when(self) -> tuple[tuple[str, Expression], ...]:
-        axes = {path for _, path, _ in self._axis_entries()}
         found: list[tuple[str, Expression]] = []
         for path, node in self._mapping("when").items() if self._node("when") else ():
-            if path not in axes:
-                self.faults.append(node.key_fault(f"when.{path}", f"is no axis of this study{meant(path, axes)}"))
+            if path not in self.varied:
+                self.faults.append(
+                    node.key_fault(f"when.{path}", f"is no axis of this study{meant(path, self.varied)}")
+                )
             if (expression := self._expression(f"when.{path}", node)) is not None:
                 found.append((path, expression))
         return tuple(found)
