@@ -60,7 +60,8 @@ def front_report(terminal: Console, front: "pd.DataFrame", objectives: Sequence[
         str(name) for name in front.columns if is_config_column(str(name)) and front[name].nunique(dropna=False) > 1
     ]
     columns = [*varied, *(["n_seeds"] if "n_seeds" in front.columns else []), *names]
-    table = _table(*columns, title=f"Pareto front: {len(front)} points, {', '.join(map(_wish, objectives))}")
+    say(terminal, f"Pareto front: {len(front)} points, {', '.join(map(_wish, objectives))}")
+    table = _table(*columns)
     for row in ordered.head(ROWS_SHOWN).to_dict("records"):
         table.add_row(*(_cell(row, name) for name in columns))
     if len(front) > ROWS_SHOWN:

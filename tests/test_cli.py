@@ -1,0 +1,215 @@
+"""The commands, used rightly and wrongly, as a user has them."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import TINY, Command
+from orchestrator.cli import main
+from orchestrator.layout import Layout
+
+SERIAL = ("--runner", "serial")
+ONE_CELL = TINY.replace("[0, 0.5]", "[0.5]").replace("[0.5, 0.7]", "[0.5]").replace("seeds: 2", "seeds: 1")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    command = Command(tmp_path_factory.mktemp("cli"))
+    command("sweep", command.study(ONE_CELL), *SERIAL)
+    return command
+
+
+def run(command: Command, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.chdir(command.folder)
+    return main(words)
+
+
+def test_plan_says_what_would_run_and_then_that_all_is_cached(
+    swept: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(swept, monkeypatch, "plan", "tiny.yaml", "--results", "elsewhere") == 0
+    fresh = capsys.readouterr().out
+    assert "tiny: 1 cells + 3 baselines" in fresh
+    assert "by a guess; --probe measures" in fresh
+    assert run(swept, monkeypatch, "plan", "tiny.yaml") == 0
+    assert "nothing to run: all is cached" in capsys.readouterr().out
+
+
+def test_a_probe_replaces_the_guess(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.study(ONE_CELL)
+    assert run(command, monkeypatch, "plan", "tiny.yaml", "--probe") == 0
+    assert "from finished stages" in capsys.readouterr().out
+
+
+def test_plan_counts_excluded_cells_with_their_reason(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.study(TINY + 'exclude: ["compress.pfr == 0 and compress.threshold > 0.6"]\n')
+    assert run(command, monkeypatch, "plan", "tiny.yaml") == 0
+    assert "excluded: 2 cells by `compress.pfr == 0 and compress.threshold > 0.6`" in capsys.readouterr().out
+
+
+def test_check_refuses_with_every_fault_and_its_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.study(TINY.replace("width: 4", "widht: 4").replace("epochs: 2, batch", "epochs: 0, batch"))
+    assert run(command, monkeypatch, "check", "tiny.yaml") == 2
+    told = capsys.readouterr().err
+    assert "2 problems" in told
+    assert "line 5" in told
+    assert "width" in told
+    assert "line 6" in told
+
+
+def test_status_counts_trials(
+    swept: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(swept, monkeypatch, "status") == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "tiny" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")][:7] == ["tiny", "done", "4", "4", "0", "0", "0"]
+
+
+def test_show_takes_the_beginning_of_an_id(
+    swept: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = swept.trials()["trial_id"].iloc[0]
+    assert run(swept, monkeypatch, "show", trial[:8]) == 0
+    shown = capsys.readouterr().out
+    assert f"trial {trial} of tiny" in shown
+    assert "compress.pfr" in shown
+    assert run(swept, monkeypatch, "show", "nothing") == 2
+    assert "no trial of" in capsys.readouterr().err
+
+
+def test_pareto_gives_the_same_rows_in_every_form(
+    swept: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("pareto", "results/tiny", "--max", "accuracy", "--max", "compression:1%")
+    assert run(swept, monkeypatch, *words) == 0
+    assert "Pareto front: 1 points, accuracy max, compression max within 1 %" in capsys.readouterr().out
+    assert run(swept, monkeypatch, *words, "--json") == 0
+    as_json = json.loads(capsys.readouterr().out)
+    assert run(swept, monkeypatch, *words, "--csv") == 0
+    header, row = capsys.readouterr().out.splitlines()
+    as_csv = dict(zip(header.split(","), row.split(","), strict=False))
+    assert as_json["accuracy"] == float(as_csv["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pareto", "results/tiny", "--max", "acuracy"], "did you mean 'accuracy'"),
+        (["pareto", "results/tiny", "--min", "accuracy"], "contradicts the column table"),
+        (["pareto", "results/nothing"], "nothing"),
+        (["sweep", "nothing.yaml"], "no such study"),
+        (["sweep", "tiny.yaml", "--set", "train.epochs=0"], "train.epochs"),
+        (["sweep", "tiny.yaml", "--set", "resources.cpus=64", "--results", "other"], "is more than the"),
+        (["sweep", "tiny.yaml", "--set", "study=../escape"], "a letter or digit, then at most 63"),
+        (["status", "--results", "nowhere"], "no study has results here"),
+        (["status", "nothing"], "nothing"),
+    ],
+)
+def test_a_users_mistake_is_told_without_a_traceback(
+    swept: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert run(swept, monkeypatch, *words) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+
+
+def test_a_missing_data_set_is_told_before_anything_starts(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.study(ONE_CELL.replace("{name: digits, train_size: 300}", "{name: cifar10, train_size: 300}"))
+    words = ("sweep", "tiny.yaml", "--set", "train.precision=fp32", "--data-root", "nowhere")
+    assert run(command, monkeypatch, *words) == 2
+    told = capsys.readouterr().err
+    assert "data set cifar10 is not whole under" in told
+    assert "data_batch_1" in told
+    assert "--data-root" in told
+    assert "--download" in told
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_results_folder_that_cannot_be_written_is_named(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.study(ONE_CELL)
+    (command.folder / "results").mkdir(mode=0o500)
+    assert run(command, monkeypatch, "sweep", "tiny.yaml", *SERIAL) == 2
+    assert "name another --results" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_results_folder_is_named(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.study(ONE_CELL)
+    (command.folder / "results").write_text("")
+    assert run(command, monkeypatch, "sweep", "tiny.yaml", *SERIAL) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_foreign_ledger_is_refused(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.study(ONE_CELL)
+    ledger = Layout(command.folder / "results").ledger
+    ledger.mkdir(parents=True)
+    (ledger / "other.jsonl").write_text('b4ad52ed {"ledger":99}\n')
+    assert run(command, monkeypatch, "sweep", "tiny.yaml", *SERIAL) == 0, "a line whose sum is wrong is only torn"
+    capsys.readouterr()
+    import zlib
+
+    (ledger / "other.jsonl").write_text(f'{zlib.crc32(b"""{"ledger":99}"""):08x} {{"ledger":99}}\n')
+    assert run(command, monkeypatch, "sweep", "tiny.yaml", *SERIAL) == 2
+    assert "written with ledger version 99" in capsys.readouterr().err
+
+
+def test_plain_pandas_reads_the_folder(swept: Command) -> None:
+    df = pd.read_parquet(swept.folder / "results" / "tiny")
+    assert len(df) == 4
+    assert df["compress.pfr"].dtype == float
+
+
+def test_a_study_is_found_by_bare_name_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "pfr_grid.yaml"]) == 0
+    assert main(["check", "pfr_grid"]) == 0
+
+
+def test_one_trial_runs_without_the_orchestrator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from trainables.__main__ import main as one_trial
+
+    config = {
+        "data": {"name": "digits", "train_size": 300},
+        "model": {"name": "resnet8", "width": 4},
+        "train": {"epochs": 1, "batch_size": 32},
+        "compress": {"method": "stq", "epochs": 1},
+    }
+    path = tmp_path / "trial.json"
+    path.write_text(json.dumps(config))
+    assert one_trial([str(path), "--out", str(tmp_path / "net.packed")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["packed_bytes"] == (tmp_path / "net.packed").stat().st_size
+    path.write_text('{"data": {"name": "digit"}}')
+    assert one_trial([str(path)]) == 2
+    assert "data" in capsys.readouterr().err
+    assert one_trial([str(tmp_path / "nothing.json")]) == 2
+
+
+def test_no_command_is_undocumented() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    import subprocess
+
+    told = subprocess.run([sys.executable, "-m", "orchestrator.cli", "--help"], capture_output=True, text=True, check=True)
+    commands = [line.split()[0] for line in told.stdout.splitlines() if line.startswith("    ") and line[4] != " "]
+    assert len(commands) == 9
+    for name in commands:
+        assert f"orchestrator {name}" in readme, name
