@@ -188,6 +188,10 @@ def test_resize_of_flat_and_linear_images() -> None:
     ramp = Split(torch.arange(0, 128, 8, dtype=torch.uint8).expand(1, 1, 16, 16), torch.zeros(1, dtype=torch.int64))
     # Halving with the triangle filter of width 4 leaves a linear ramp at the pairs' means, away from the borders.
     assert resize(ramp, 8).images[0, 0, 4].tolist()[1:-1] == [20, 36, 52, 68, 84, 100]
+    line = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    line[..., 5] = 160
+    # Weights 1/8 3/8 3/8 1/8 around 4.5 and 6.5; without antialiasing they would be 1/2 1/2.
+    assert resize(Split(line, ramp.labels), 8).images[0, 0, 4].tolist() == [0, 0, 60, 20, 0, 0, 0, 0]
 
 
 def test_resized_digits_keep_everything_but_the_size() -> None:

@@ -214,8 +214,8 @@ def test_hooks_are_called_in_order_and_alone_change_nothing(few: Dataset) -> Non
 
 
 def test_extra_loss_is_minimised(few: Dataset) -> None:
-    plain, pulled = (trained(few, hooks=Recorder(weight))["classifier.weight"].norm() for weight in (0.0, 1.0))
-    assert pulled < plain / 2
+    plain, pulled = (trained(few, hooks=Recorder(weight))["classifier.weight"].norm() for weight in (0.0, 3.0))
+    assert pulled < plain / 4
 
 
 def test_diverged_loss_names_the_epoch(few: Dataset) -> None:
