@@ -165,6 +165,17 @@ def test_expressions_see_defaults_and_absent_leaves(tmp_path: Path) -> None:
     assert [type(cell.config.compress) for cell in found.cells] == [type(None), BinaryConfig]
 
 
+def test_a_default_that_hangs_on_the_method_is_read_per_method(tmp_path: Path) -> None:
+    base = HEAD.replace("method: stq, threshold: 0.6", "epochs: 5")
+    found = load(tmp_path, base + "axes: {compress.method: [stq, l1_prune]}\nexclude: [compress.threshold == 0.7]\n")
+    assert [type(cell.config.compress) for cell in found.cells] == [L1PruneConfig]
+
+
+def test_configs_that_differ_in_writing_alone_are_one_cell(tmp_path: Path) -> None:
+    found = load(tmp_path, HEAD + "axes: {compress: [{method: stq}, {method: stq, threshold: 0.7}]}\n")
+    assert len(found.cells) == found.collapsed == 1
+
+
 def test_cells_share_their_sections(tmp_path: Path) -> None:
     found = load(tmp_path, HEAD + "axes: {compress.pfr: [0, 0.2, 0.4], train.lr: [0.1, 0.2]}\nseeds: 5\n").cells
     assert len({id(cell.config.compress) for cell in found}) == 3
