@@ -8,6 +8,7 @@ actor reuse and, as Tune does by default, once without.
 """
 
 import argparse
+import logging
 import subprocess
 import sys
 import tempfile
@@ -16,11 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from orchestrator.spec import load_spec
 
 from orchestrator.layout import Layout
 from orchestrator.ledger import replay
 from orchestrator.plan import Plan, plan
+from orchestrator.spec import load_spec
 
 CORES = len(psutil.Process().cpu_affinity())
 
@@ -120,7 +121,7 @@ def plain_grid(planned: Plan, reuse: bool) -> float:
 
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import ray, ray.tune"], check=True)  # what a fresh driver pays for imports
-    ray.init(address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
             whole_path,

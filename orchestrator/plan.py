@@ -121,15 +121,14 @@ class _Builder:
     def _compared_with(self, config: TrialConfig, seed: int) -> Mapping[BaselineName, str]:
         wanted = _baselines(config.compress)
         identity = (config.data, config.model, config.train, seed, *wanted.values())
-        known = self._baseline_keys.get(identity)
-        if known is None:
-            trials = {name: _with_compress(config, compress) for name, compress in wanted.items()}
-            known = {name: self._finder.path(trial, seed)[-1].key for name, trial in trials.items()}
-            self._baseline_keys[identity] = known
-            for name, trial in trials.items():
-                row = self._trial(trial, seed, name, known)
+        if identity not in self._baseline_keys:
+            keys: dict[BaselineName, str] = {}
+            for name, compress in wanted.items():
+                row = self._trial(_with_compress(config, compress), seed, name, keys)
+                keys[name] = row.path[-1]
                 self._baselines.setdefault(row.id, row)
-        return known
+            self._baseline_keys[identity] = keys
+        return self._baseline_keys[identity]
 
     def _trial(
         self, config: TrialConfig, seed: int, baseline: BaselineName | None, baselines: Mapping[BaselineName, str]

@@ -126,7 +126,7 @@ def trial_report(terminal: Console, layout: Layout, beginning: str) -> None:
     """
     from orchestrator.analysis.load import load
 
-    found: list[dict[str, Any]] = []
+    found: list[dict[Any, Any]] = []
     for name in layout.studies():
         df = load(layout.study(name))
         found += df[df["trial_id"].str.startswith(beginning)].to_dict("records")
@@ -175,7 +175,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def _cell(row: Mapping[str, Any], name: str) -> str:
+def _cell(row: Mapping[Any, Any], name: str) -> str:
     unit = COLUMNS[name].unit if name in COLUMNS else ""
     spread = row.get(f"{name}_std")
     text = number(row[name], unit)

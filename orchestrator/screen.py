@@ -130,7 +130,7 @@ class SweepScreen:
 
     def _print_plain(self) -> None:
         self._printed = time.monotonic()
-        self._say(f"{self._counts()}, {len(self._running)} running, {self._time_left()}")
+        self._say(f"{self._counts()}, {len(self._running)} with the workers, {self._time_left()}")
 
     def _counts(self) -> str:
         failed = sum(map(len, self._errors.values()))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from conftest import TINY, Command
+
 from orchestrator.cli import main
 from orchestrator.layout import Layout
 
@@ -208,8 +208,9 @@ def test_no_command_is_undocumented() -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     import subprocess
 
-    told = subprocess.run([sys.executable, "-m", "orchestrator.cli", "--help"], capture_output=True, text=True, check=True)
-    commands = [line.split()[0] for line in told.stdout.splitlines() if line.startswith("    ") and line[4] != " "]
+    words = [sys.executable, "-m", "orchestrator.cli", "--help"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    commands = [line.split()[0] for line in told.splitlines() if line.startswith("    ") and line[4] != " "]
     assert len(commands) == 9
     for name in commands:
         assert f"orchestrator {name}" in readme, name

@@ -50,7 +50,7 @@ def test_trials_share_the_dense_parent_and_nothing_after_the_first_difference() 
     ],
 )
 def test_every_leaf_of_the_root_changes_the_root_key(sections: dict[str, object]) -> None:
-    assert keys(**sections)[0] != keys()[0]
+    assert PathFinder().path(config(**sections), 0)[0].key != keys()[0]
 
 
 def test_seed_and_device_class_are_part_of_the_key() -> None:

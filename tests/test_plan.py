@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from conftest import TINY, Command
+
 from orchestrator.errors import PlanError
 from orchestrator.plan import Plan, plan
 from orchestrator.spec import load_spec, shipped_studies

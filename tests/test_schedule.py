@@ -111,6 +111,7 @@ def test_a_failed_stage_takes_its_descendants_with_it() -> None:
 def test_what_a_dead_worker_held_is_handed_out_again_and_fails_when_it_happens_too_often() -> None:
     stages = forest(1, [0.4])
     schedule = Schedule(stages, {}, Estimator(), 1)
+    exhausted: list[str] = []
     for attempt in range(1, MAX_ATTEMPTS + 1):
         task = schedule.take()
         assert task is not None

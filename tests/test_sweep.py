@@ -14,11 +14,11 @@ import psutil
 import pytest
 import torch
 from conftest import TINY, Command
-from orchestrator.spec import load_spec
 
 from orchestrator.layout import Layout
 from orchestrator.ledger import replay
 from orchestrator.plan import Plan, plan
+from orchestrator.spec import load_spec
 from trainables.keys import PathFinder
 from trainables.stages import run_stage
 from trainables.stages.datasets import Datasets
@@ -46,7 +46,8 @@ def test_every_trial_is_a_complete_row_with_its_baselines(swept: Command) -> Non
     assert dict(df.groupby("role").size()) == {"cell": 8, "baseline": 6}
     assert sorted(df["baseline"].dropna().unique()) == ["binary", "dense", "dense_finetuned"]
     cells = df[df["role"] == "cell"]
-    assert cells[["accuracy", "compression", "wall_time_s", "accuracy_drop", "binary_accuracy_drop"]].notna().all(axis=None)
+    measured = ["accuracy", "compression", "wall_time_s", "accuracy_drop", "binary_accuracy_drop"]
+    assert cells[measured].notna().all(axis=None)
     assert (cells["wall_time_s"] == cells["train_s"] + cells["compress_s"]).all()
     assert (df["test_images"] == 360).all()
 

@@ -24,7 +24,6 @@ class Schedule:
     def __init__(
         self, stages: Sequence[Stage], done: Mapping[str, StageRecord], estimator: Estimator, workers: int
     ) -> None:
-        self._estimator = estimator
         self._workers = max(1, workers)
         self._stages = {stage.key: stage for stage in stages}
         self._children: defaultdict[str, list[Stage]] = defaultdict(list)
@@ -32,6 +31,8 @@ class Schedule:
         self._attempts = dict.fromkeys(self._stages, 0)
         self._seconds = {stage.key: estimator.estimate(stage).seconds for stage in stages}
         self._open = set(self._stages)
+        self._open_s = sum(self._seconds.values())
+        self._expected_s = self._spent_s = 0.0
         self._running: set[str] = set()
         self._ready: list[tuple[float, int, str]] = []
         self._ready_seconds = 0.0
@@ -61,12 +62,12 @@ class Schedule:
 
     @property
     def open_seconds(self) -> float:
-        """Estimated busy seconds of all that has not finished."""
-        return sum(self._seconds[key] for key in self._open)
+        """Estimated busy seconds of all that has not finished, corrected by how long the finished stages took."""
+        return self._pace * self._open_s
 
     def take(self) -> Task | None:
         """The next task, or None while all that is left waits for running parents."""
-        budget = min(TASK_S, self._ready_seconds / (2 * self._workers))
+        budget = min(TASK_S / self._pace, self._ready_seconds / (2 * self._workers))
         taken: list[Stage] = []
         seconds = 0.0
         while self._ready and (not taken or seconds + self._seconds[self._ready[0][2]] <= budget):
@@ -81,9 +82,10 @@ class Schedule:
         if record.key not in self._open:
             return []
         self._close(record.key)
-        self._estimator.learn(record)
         if record.status != "complete":
             return self._close_descendants(record.key)
+        self._expected_s += self._seconds[record.key]
+        self._spent_s += record.busy_s
         self._sha256[record.key] = record.artifact_sha256
         for child in self._children[record.key]:
             if child.key not in self._running:
@@ -134,6 +136,11 @@ class Schedule:
             if not self._children[child.key] and self._seconds[child.key] <= TASK_S / 2 and child.key in self._open
         ]
 
+    @property
+    def _pace(self) -> float:
+        """Seconds spent for a second expected, so far."""
+        return self._spent_s / self._expected_s if self._spent_s and self._expected_s else 1.0
+
     def _push(self, key: str) -> None:
         heapq.heappush(self._ready, (-self._remaining[key], self._order[key], key))
         self._ready_seconds += self._remaining[key]
@@ -145,6 +152,7 @@ class Schedule:
 
     def _close(self, key: str) -> None:
         self._open.discard(key)
+        self._open_s -= self._seconds[key]
         self._running.discard(key)
 
     def _close_descendants(self, key: str) -> list[str]:
