@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from orchestrator.plan import Plan
 
-EXIT_FAILED_TRIALS, EXIT_USER_MISTAKE, EXIT_RESUMABLE, EXIT_STOPPED = 1, 2, 3, 130
+EXIT_FAILED_TRIALS, EXIT_USER_MISTAKE, EXIT_RESUMABLE, EXIT_STOPPED, EXIT_BROKEN_PIPE = 1, 2, 3, 130, 141
 
 Subparsers = Any  # argparse gives its collection of subparsers no public name
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of a pipe has left; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return EXIT_BROKEN_PIPE
 
 
 def _parser() -> argparse.ArgumentParser:
