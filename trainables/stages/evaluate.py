@@ -15,6 +15,9 @@ from trainables.training.loop import predict
 LOGIT_TOLERANCE = 1e-3
 """Largest difference, as a share of the largest logit, that folding BN in fp32 may make."""
 
+CHECKED_IMAGES = 1000
+"""Test images on which the network read back is compared, logit by logit, with the one that was packed."""
+
 
 def evaluate(config: TrialConfig, data: Dataset, device: Device, parent: bytes) -> Outcome:
     """Accuracy, bytes and arithmetic of the network that the parent stage left; the output is the packed file.
@@ -29,8 +32,8 @@ def evaluate(config: TrialConfig, data: Dataset, device: Device, parent: bytes) 
     bits = {str(name): int(count) for name, count in dict(meta["bits"]).items()}
     packed = pack(compact, bits, _header(config, data))
     model, _ = unpack(packed)
+    _check_equal(compact, model, data, device)
     logits = predict(model, data.test, data, device=device)
-    _check_equal(predict(compact, data.test, data, device=device), logits)
     measured = _measured(config, data, model.cpu(), bits, packed)
     val_correct = _correct(predict(model, data.val, data, device=device), data.val)
     return Outcome(packed, {**_accuracy(_correct(logits, data.test), len(data.test)),
@@ -48,7 +51,9 @@ def _header(config: TrialConfig, data: Dataset) -> PackedHeader:
     )
 
 
-def _check_equal(before: Tensor, after: Tensor) -> None:
+def _check_equal(packed: nn.Module, unpacked: nn.Module, data: Dataset, device: Device) -> None:
+    sample = Split(data.test.images[:CHECKED_IMAGES], data.test.labels[:CHECKED_IMAGES])
+    before, after = (predict(model, sample, data, device=device) for model in (packed, unpacked))
     difference = float((before - after).abs().max())
     if not difference <= LOGIT_TOLERANCE * max(1.0, float(before.abs().max())):
         msg = f"the packed network's logits differ from the trained one's by up to {difference:.3g}"
