@@ -21,7 +21,7 @@ import psutil
 from orchestrator.layout import Layout
 from orchestrator.ledger import replay
 from orchestrator.plan import Plan, plan
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 
 CORES = len(psutil.Process().cpu_affinity())
 

@@ -129,7 +129,7 @@ def _planned(options: argparse.Namespace, *, may_probe: bool = True) -> "Plan":
     from orchestrator.layout import Layout
     from orchestrator.plan import plan
     from orchestrator.precision import Precisions
-    from orchestrator.spec import load_spec
+    from orchestrator.spec.load import load_spec
 
     spec = load_spec(options.study, options.overrides)
     device = "cuda" if spec.resources.gpus > 0 else "cpu"
@@ -260,7 +260,7 @@ def _studies(options: argparse.Namespace) -> int:
 
 def _schema(options: argparse.Namespace) -> int:
     del options
-    from orchestrator.spec import study_schema
+    from orchestrator.spec.schema import study_schema
 
     sys.stdout.write(json.dumps(study_schema(), indent=1) + "\n")
     return 0

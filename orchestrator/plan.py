@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.errors import PlanError
-from orchestrator.search import Cell, Excluded, cells
-from orchestrator.spec import StudySpec
+from orchestrator.search.cells import Cell, Excluded, cells
+from orchestrator.spec.model import StudySpec
 from trainables.config import (
     BinaryConfig,
     CompressConfig,

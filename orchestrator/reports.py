@@ -18,7 +18,7 @@ from orchestrator.locks import holder
 from orchestrator.plan import Plan
 from orchestrator.runner.base import Missing
 from orchestrator.screen import duration, number, signature
-from orchestrator.spec import shipped_studies
+from orchestrator.spec.load import shipped_studies
 from orchestrator.sweep import Summary
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def trial_report(terminal: Console, layout: Layout, beginning: str) -> None:
 
 def studies_report(terminal: Console, layout: Layout) -> None:
     """The shipped studies with their questions, and those that have results."""
-    from orchestrator.spec import load_spec
+    from orchestrator.spec.load import load_spec
 
     table = _table("shipped study", "question")
     for path in sorted(shipped_studies().glob("*.yaml")):

@@ -28,8 +28,11 @@ ALLOWED: dict[str, set[str]] = {
     "trainables.__main__": {"config", "errors", "keys", "training", "stages"},
     "orchestrator.errors": set(),
     "orchestrator.analysis": {"errors"},
-    "orchestrator.spec": {"errors", "expressions", "yaml_nodes", "analysis", "trainables.config"},
-    "orchestrator.search": {"errors", "expressions", "spec", "trainables.config"},
+    "orchestrator.spec": {"errors", "analysis.objectives", "trainables.config"},
+    "orchestrator.spec.load": {"errors", "spec", "search", "trainables.config"},
+    "orchestrator.search": {
+        "errors", "spec.model", "spec.leaves", "spec.expressions", "spec.wording", "spec.yaml_nodes", "trainables.config",
+    },
     "orchestrator.plan": {"errors", "spec", "search", "trainables.config", "trainables.keys"},
     "orchestrator.ledger": {"errors", "analysis"},
     "orchestrator.artifacts": {"errors"},

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.expressions import MAX_LENGTH, ExpressionError, parse_expression
-from orchestrator.yaml_nodes import Value
+from orchestrator.spec.expressions import MAX_LENGTH, ExpressionError, parse_expression
+from orchestrator.spec.yaml_nodes import Value
 
 CELL: dict[str, Value] = {
     "model.name": "resnet8",

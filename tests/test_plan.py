@@ -8,7 +8,7 @@ from conftest import TINY, Command
 
 from orchestrator.errors import PlanError
 from orchestrator.plan import Plan, plan
-from orchestrator.spec import load_spec, shipped_studies
+from orchestrator.spec.load import load_spec, shipped_studies
 
 
 def planned(path: Path, *overrides: str) -> Plan:

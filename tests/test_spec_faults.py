@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SpecError
-from orchestrator.spec import StudySpec, load_spec
-from orchestrator.yaml_nodes import MAX_BYTES
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.model import StudySpec
+from orchestrator.spec.yaml_nodes import MAX_BYTES
 
 HEAD = """\
 study: s

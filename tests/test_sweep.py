@@ -18,7 +18,7 @@ from conftest import TINY, Command
 from orchestrator.layout import Layout
 from orchestrator.ledger import replay
 from orchestrator.plan import Plan, plan
-from orchestrator.spec import load_spec
+from orchestrator.spec.load import load_spec
 from trainables.keys import PathFinder
 from trainables.stages import run_stage
 from trainables.stages.datasets import Datasets

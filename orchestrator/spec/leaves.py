@@ -9,8 +9,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from orchestrator.wording import kind, meant, show
-from orchestrator.yaml_nodes import Value
+from orchestrator.spec.wording import kind, meant, show
+from orchestrator.spec.yaml_nodes import Value
 from trainables.config import Section, TrialConfig
 
 Tree = Mapping[str, Value]

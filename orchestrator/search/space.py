@@ -12,11 +12,11 @@ from operator import itemgetter
 
 from pydantic import ValidationError
 
-from orchestrator.expressions import Expression, ExpressionError
-from orchestrator.leaves import SectionFacts, Wrong, build, sections
-from orchestrator.study import StudySpec
-from orchestrator.wording import show
-from orchestrator.yaml_nodes import Value
+from orchestrator.spec.expressions import Expression, ExpressionError
+from orchestrator.spec.leaves import SectionFacts, Wrong, build, sections
+from orchestrator.spec.model import StudySpec
+from orchestrator.spec.wording import show
+from orchestrator.spec.yaml_nodes import Value
 from trainables.config import Section, TrialConfig
 
 FIXED = -1

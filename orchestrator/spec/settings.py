@@ -6,9 +6,9 @@ from typing import cast
 
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
 from orchestrator.errors import Fault, TableError
-from orchestrator.study import MAX_CELLS, Resources, SearchSpec
-from orchestrator.wording import meant, show
-from orchestrator.yaml_nodes import Node, Value
+from orchestrator.spec.model import MAX_CELLS, Resources, SearchSpec
+from orchestrator.spec.wording import meant, show
+from orchestrator.spec.yaml_nodes import Node, Value
 
 MAX_SEED = 2**32 - 1
 MAX_CPUS = 4096

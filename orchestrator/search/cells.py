@@ -12,9 +12,9 @@ from math import prod
 from random import Random
 
 from orchestrator.errors import Fault, SpecError
-from orchestrator.space import FIXED, Problem, Space, State
-from orchestrator.study import MAX_CELLS, Distribution, StudySpec
-from orchestrator.yaml_nodes import Value
+from orchestrator.search.space import FIXED, Problem, Space, State
+from orchestrator.spec.model import MAX_CELLS, Distribution, StudySpec
+from orchestrator.spec.yaml_nodes import Value
 from trainables.config import TrialConfig
 
 MAX_FAULTS = 25

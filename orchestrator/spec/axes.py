@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from orchestrator.errors import Fault
-from orchestrator.leaves import SectionFacts, check_leaf, foreign, is_real, leaf_paths, sections
-from orchestrator.study import MAX_CELLS, Axis, Distribution
-from orchestrator.wording import meant, show
-from orchestrator.yaml_nodes import Node, Scalar, Value
+from orchestrator.spec.leaves import SectionFacts, check_leaf, foreign, is_real, leaf_paths, sections
+from orchestrator.spec.model import MAX_CELLS, Axis, Distribution
+from orchestrator.spec.wording import meant, show
+from orchestrator.spec.yaml_nodes import Node, Scalar, Value
 from trainables.config import Section
 
 FORMS = "[a, b, c], {range: [first, last, step]}, or {uniform | loguniform | int_uniform: [low, high]}"

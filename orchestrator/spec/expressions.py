@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.wording import kind, meant, show
-from orchestrator.yaml_nodes import Value
+from orchestrator.spec.wording import kind, meant, show
+from orchestrator.spec.yaml_nodes import Value
 
 MAX_LENGTH = 500
 MAX_DEPTH = 40

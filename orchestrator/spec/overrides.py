@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.errors import Fault
-from orchestrator.leaves import leaf_paths, sections
-from orchestrator.wording import meant, show
-from orchestrator.yaml_nodes import Node, parse
+from orchestrator.spec.leaves import leaf_paths, sections
+from orchestrator.spec.wording import meant, show
+from orchestrator.spec.yaml_nodes import Node, parse
 
 TOP = ("study", "base", "axes", "zip", "when", "exclude", "seeds", "objectives", "search", "resources")
 _FLAT = ("axes", "when")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.analysis.objectives import Objective
-from orchestrator.expressions import Expression
-from orchestrator.yaml_nodes import Value
+from orchestrator.spec.expressions import Expression
+from orchestrator.spec.yaml_nodes import Value
 
 MAX_CELLS = 1_000_000
 

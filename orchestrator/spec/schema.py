@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from orchestrator.leaves import SectionFacts, sections
+from orchestrator.spec.leaves import SectionFacts, sections
 
 Schema = dict[str, Any]
 

@@ -5,37 +5,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from orchestrator import settings
-from orchestrator.axes import AxisReader, check_entries
 from orchestrator.errors import Fault, SpecError
-from orchestrator.expressions import Expression, ExpressionError, parse_expression
-from orchestrator.leaves import SectionFacts, leaf_paths, options, sections, want
-from orchestrator.overrides import TOP, apply
-from orchestrator.schema import study_schema
-from orchestrator.search import combinations, impossible
-from orchestrator.study import MAX_CELLS, Axis, Distribution, Resources, SearchSpec, StudySpec
-from orchestrator.wording import meant, show
-from orchestrator.yaml_nodes import Node, Scalar, Value, parse, read
-
-__all__ = [
-    "Axis",
-    "Distribution",
-    "Resources",
-    "Scalar",
-    "SearchSpec",
-    "StudySpec",
-    "Value",
-    "load_spec",
-    "shipped_studies",
-    "study_schema",
-]
+from orchestrator.search.cells import combinations, impossible
+from orchestrator.spec import settings
+from orchestrator.spec.axes import AxisReader, check_entries
+from orchestrator.spec.expressions import Expression, ExpressionError, parse_expression
+from orchestrator.spec.leaves import SectionFacts, leaf_paths, options, sections, want
+from orchestrator.spec.model import MAX_CELLS, StudySpec
+from orchestrator.spec.overrides import TOP, apply
+from orchestrator.spec.wording import meant, show
+from orchestrator.spec.yaml_nodes import Node, Value, parse, read
 
 MAX_FAULTS = 50
 
 
 def shipped_studies() -> Path:
     """The folder of the studies that come with the project: in the wheel, or beside the package in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     inside = package / "search_spaces"
     return inside if inside.is_dir() else package.parent / "search_spaces"
 

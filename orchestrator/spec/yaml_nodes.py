@@ -25,7 +25,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from orchestrator.errors import Fault
-from orchestrator.wording import meant, show
+from orchestrator.spec.wording import meant, show
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 12
