@@ -155,7 +155,7 @@ def studies_report(terminal: Console, layout: Layout) -> None:
     """The shipped studies with their questions, and those that have results."""
     from orchestrator.spec.load import load_spec
 
-    table = _table("shipped study", "question")
+    table = _table("shipped study", "question", numbers=False)
     for path in sorted(shipped_studies().glob("*.yaml")):
         table.add_row(path.name, load_spec(str(path)).question)
     terminal.print(table)
@@ -168,10 +168,10 @@ def say(terminal: Console, text: str) -> None:
     terminal.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def _table(*columns: str, title: str | None = None, numbers: bool = True) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
     for position, name in enumerate(columns):
-        table.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
+        table.add_column(name, justify="right" if numbers and position else "left", overflow="fold")
     return table
 
 
@@ -220,7 +220,7 @@ def _time_needed(terminal: Console, plan: Plan, estimates: Sequence[Estimate], c
 
 def _stages(terminal: Console, layout: Layout, keys: Sequence[str]) -> None:
     records = replay(layout.ledger).records
-    table = _table("stage", "key", "status", "busy", "host", "run", "artifact")
+    table = _table("stage", "key", "status", "busy", "host", "run", "artifact", numbers=False)
     for key in keys:
         if record := records.get(key):
             where = str(layout.artifacts.path(key)) if layout.artifacts.has(key) else "-"

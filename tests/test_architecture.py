@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.spec": {"errors", "analysis.objectives", "trainables.config"},
     "orchestrator.spec.load": {"errors", "spec", "search", "trainables.config"},
     "orchestrator.search": {
-        "errors", "spec.model", "spec.leaves", "spec.expressions", "spec.wording", "spec.yaml_nodes", "trainables.config",
+        "errors", "spec.model", "spec.leaves", "spec.expressions", "spec.wording", "spec.yaml_nodes",
+        "trainables.config",
     },
     "orchestrator.plan": {"errors", "spec", "search", "trainables.config", "trainables.keys"},
     "orchestrator.ledger": {"errors", "analysis"},

@@ -1,0 +1,72 @@
+"""The results of each stage on a fixed input stand until its version is raised.
+
+Bits are compared on the kind of machine and with the torch that the digests were taken on; elsewhere rounding may
+differ, and the numbers are compared to a tolerance that a changed algorithm does not meet.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.runner.work import machine
+from trainables.config import TrialConfig, resolve
+from trainables.keys import STAGE_VERSIONS, PathFinder
+from trainables.stages import run_stage
+from trainables.stages.datasets import Datasets
+
+GOLDEN = Path(__file__).with_name("golden.json")
+CONFIGS: dict[str, dict[str, object]] = {
+    "stq": {"method": "stq", "pfr": 0.5, "epochs": 3, "scope": "all"},
+    "binary": {"method": "binary", "epochs": 2},
+    "l1_prune": {"method": "l1_prune", "pfr": 0.5, "epochs": 2},
+    "finetune": {"method": "finetune", "epochs": 2},
+}
+
+
+def kind_of_machine() -> str:
+    return f"torch {torch.__version__} {machine()}"
+
+
+def run(method: str) -> dict[str, dict[str, Any]]:
+    torch.set_num_threads(1)
+    tree = {
+        "data": {"name": "digits", "train_size": 400, "augment": "shift"},
+        "model": {"name": "resnet8", "width": 4},
+        "train": {"epochs": 3, "batch_size": 32},
+        "compress": CONFIGS[method],
+    }
+    config = resolve(TrialConfig.model_validate_json(json.dumps(tree)), "fp32")
+    datasets, artifact = Datasets(Path("data")), None
+    found: dict[str, dict[str, Any]] = {}
+    for stage in PathFinder().path(config, 0):
+        outcome = run_stage(stage, datasets.of(stage.config.data, 0), artifact)
+        artifact = outcome.artifact
+        loss = outcome.history[-1]["loss"] if outcome.history else 0.0
+        found[stage.kind] = {
+            "version": STAGE_VERSIONS[stage.kind],
+            "sha256": hashlib.sha256(artifact).hexdigest(),
+            "numbers": {"loss": loss, **outcome.metrics},
+        }
+    return found
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_a_stage_gives_what_its_version_gave(method: str) -> None:
+    golden = json.loads(GOLDEN.read_text())
+    advice = "a stage gives other results: raise its version in trainables/keys.py, then: python tests/test_golden.py"
+    for kind, found in run(method).items():
+        expected = golden["methods"][method][kind]
+        assert found["version"] == expected["version"], advice
+        assert found["numbers"].keys() == expected["numbers"].keys(), advice
+        assert found["numbers"] == pytest.approx(expected["numbers"], rel=0.05, abs=0.05), advice
+        if golden["machine"] == kind_of_machine():
+            assert found["sha256"] == expected["sha256"], advice
+
+
+if __name__ == "__main__":
+    digests = {"machine": kind_of_machine(), "methods": {method: run(method) for method in CONFIGS}}
+    GOLDEN.write_text(json.dumps(digests, indent=1, sort_keys=True) + "\n")
