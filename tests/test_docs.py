@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Command
 from ruamel.yaml import YAML
 
-from conftest import Command
 from orchestrator.spec.load import load_spec, shipped_studies
 
 ROOT = Path(__file__).parent.parent
