@@ -41,7 +41,9 @@ def measure(name: str, folder: str, *words: str) -> None:
 
 def run(folder: str, *words: str) -> float:
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "orchestrator.cli", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL
+    )
     return time.perf_counter() - started
 
 

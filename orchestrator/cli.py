@@ -56,13 +56,13 @@ def _add_study_commands(commands: Subparsers) -> None:
     _study_arguments(sweep)
     sweep.add_argument("--runner", choices=("tune", "serial"), default="tune", help="Ray Tune, or this process alone")
     sweep.add_argument("--address", help="join a running Ray cluster instead of starting a local one")
-    sweep.add_argument("--cores", type=int, default=_cores(), help="cores to use (default: all, %(default)s)")
+    sweep.add_argument("--cores", type=_count, default=_cores(), help="cores to use (default: all, %(default)s)")
     sweep.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
     sweep.add_argument("--download", action="store_true", help="fetch missing data sets into --data-root")
     plan = _command(commands, "plan", _plan, "say what a sweep would run, what is cached, and how long it takes")
     _study_arguments(plan)
     plan.add_argument("--probe", action="store_true", help="time one short stage of each kind of work first")
-    plan.add_argument("--cores", type=int, default=_cores(), help="cores a sweep would use (default: %(default)s)")
+    plan.add_argument("--cores", type=_count, default=_cores(), help="cores a sweep would use (default: %(default)s)")
     plan.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
     check = _command(commands, "check", _check, "refuse a bad study, with every fault and its line")
     _study_arguments(check)
@@ -121,6 +121,12 @@ def _results_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), help="results root (default: ./results)")
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -133,7 +139,12 @@ def _planned(options: argparse.Namespace, *, may_probe: bool = True) -> "Plan":
 
     spec = load_spec(options.study, options.overrides)
     device = "cuda" if spec.resources.gpus > 0 else "cpu"
-    return plan(spec, Precisions(Layout(options.results).probes, device, may_probe=may_probe))
+    probes = Layout(options.results.resolve()).probes
+    return plan(spec, Precisions(probes, device, _announce, may_probe=may_probe))
+
+
+def _announce(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
 
 
 def _sweep(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.artifacts import publish
@@ -16,16 +17,17 @@ PROBE_FROM_PIXELS = 16
 class Precisions:
     """Decides between fp32 and bf16 autocast for a workload; on a GPU it is bf16."""
 
-    def __init__(self, file: Path, device: Device, *, may_probe: bool = True) -> None:
+    def __init__(self, file: Path, device: Device, announce: Callable[[str], None], *, may_probe: bool = True) -> None:
         self._file = file
         self._device = device
+        self._announce = announce
         self._may_probe = may_probe
         self._known: dict[str, Precision] | None = None
 
     def __call__(self, config: TrialConfig) -> Precision:
         """The precision that `auto` stands for.
 
-        Without leave to probe, an unknown workload is fp32.
+        `announce` is told before a probe of some seconds. Without leave to probe, an unknown workload is fp32.
 
         Raises:
             RunError: the probe failed.
@@ -42,6 +44,7 @@ class Precisions:
         if name not in answers:
             if not self._may_probe:
                 return "fp32"
+            self._announce(f"timing bf16 against fp32 for {name} (once for {self._file.parent.parent})")
             answers[name] = _probe(asked)
             self._save(answers)
         return answers[name]
@@ -66,8 +69,8 @@ class Precisions:
 
 
 def _workload(config: TrialConfig) -> str:
-    parts = (config.model.name, config.model.width, config.model.stem, config.model.block)
-    return " ".join(map(str, (*parts, config.data.image_size, config.train.batch_size)))
+    model, size = config.model, config.data.image_size
+    return f"{model.name}/{model.width} {model.stem} {model.block} {size}x{size} batch {config.train.batch_size}"
 
 
 def _probe(config: TrialConfig) -> Precision:

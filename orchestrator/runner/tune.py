@@ -39,10 +39,14 @@ class TuneRunner:
 
     @property
     def workers(self) -> int:
-        """How many tasks fit beside each other."""
-        by_cpu = self._cores // max(1, int(self._resources["cpu"]))
-        gpus = self._resources["gpu"]
-        return max(1, by_cpu if not gpus else min(by_cpu, int(_gpus() / gpus)))
+        """How many tasks fit beside each other; with an address, in the cluster that answers there."""
+        if self._address:
+            _join(self._address)
+            cores, gpus = (float(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
+        else:
+            cores, gpus = float(self._cores), _local_gpus() if self._resources["gpu"] else 0.0
+        have = {"cpu": cores, "gpu": gpus}
+        return max(1, int(min(have[name] / share for name, share in self._resources.items() if share)))
 
     def run(self, driver: Driver) -> None:
         """Run until nothing is left or the driver drains.
@@ -173,13 +177,15 @@ def _ray(address: str | None, cores: int) -> Generator[Path]:
 
 
 def _join(address: str) -> None:
+    if ray.is_initialized():
+        return
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from error
 
 
-def _gpus() -> float:
+def _local_gpus() -> float:
     import torch
 
     return float(torch.cuda.device_count())

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.errors import StoreError
 from orchestrator.estimate import images_seen, workload
 from orchestrator.ledger import Failure, StageRecord, StageStatus
 from orchestrator.runner.task import Task, Workplace
@@ -167,6 +168,8 @@ def _failure(error: Exception) -> Failure:
         return "oom"
     if isinstance(error, LostParentError):
         return "lost"
+    if isinstance(error, StoreError):
+        return "storage"
     return "bug"
 
 
