@@ -233,7 +233,7 @@ def _pareto(options: argparse.Namespace) -> int:
     if options.csv:
         front.to_csv(sys.stdout, index=False)
     elif options.json:
-        sys.stdout.write(front.to_json(orient="records", lines=True))
+        sys.stdout.write(front.to_json(orient="records", lines=True, double_precision=15))
     else:
         front_report(console(), front, objectives)
     return 0

@@ -98,7 +98,7 @@ def test_pareto_gives_the_same_rows_in_every_form(
     as_json = json.loads(capsys.readouterr().out)
     assert run(swept, monkeypatch, *words, "--csv") == 0
     (as_csv,) = csv.DictReader(capsys.readouterr().out.splitlines())
-    assert as_json["accuracy"] == float(as_csv["accuracy"])
+    assert as_json["accuracy"] == pytest.approx(float(as_csv["accuracy"]), abs=1e-14)
 
 
 @pytest.mark.parametrize(
