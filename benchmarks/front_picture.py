@@ -46,10 +46,10 @@ def draw_network(axes: Axes, cells: pd.DataFrame, colour: str, mark: str, label:
         cells["compression"], 100 * cells["accuracy"], yerr=100 * cells["accuracy_std"], fmt=mark, color=colour,
         markersize=5, elinewidth=0.9, capsize=2, linestyle="none", label=label, zorder=2,
     )  # fmt: skip
-    for row in cells.itertuples(index=False):
-        ratio = cells.loc[cells["compression"] == row.compression, "compress.pfr"].iloc[0]
-        axes.annotate(f"{ratio:g}", (row.compression, 100 * row.accuracy), xytext=(5, 4),
-                      textcoords="offset points", fontsize=7, color=INK)  # fmt: skip
+    points = zip(cells["compress.pfr"], cells["compression"], 100 * cells["accuracy"], strict=True)
+    for ratio, compression, accuracy in points:
+        axes.annotate(f"{ratio:g}", (compression, accuracy), xytext=(5, 4), textcoords="offset points",
+                      fontsize=7, color=INK)  # fmt: skip
 
 
 if __name__ == "__main__":
