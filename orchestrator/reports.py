@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ROWS_SHOWN = 20
 STAGE_KINDS = ("train", "compress", "evaluate")
+LEFT_OUT = {"status": "not complete", "mixed_hosts": "timed on different machines", "missing": "without a value"}
 
 
 def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
@@ -68,7 +69,8 @@ def front_report(terminal: Console, front: "pd.DataFrame", objectives: Sequence[
         table.caption = f"{len(front) - ROWS_SHOWN} more points"
     terminal.print(table)
     if left_out := front.attrs.get("left_out"):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in front.attrs["left_out_because"].items() if count)
+        because: Mapping[str, int] = front.attrs["left_out_because"]
+        reasons = ", ".join(f"{count} {LEFT_OUT[reason]}" for reason, count in because.items() if count)
         say(terminal, f"{left_out} rows could not be compared: {reasons}")
 
 

@@ -62,6 +62,7 @@ class SweepScreen:
         self._done: Counter[str] = Counter()
         self._running: dict[str, Stage] = {}
         self._errors: defaultdict[str, list[str]] = defaultdict(list)
+        self._left_out = 0
         self._draining = False
 
     @contextmanager
@@ -97,9 +98,12 @@ class SweepScreen:
         """A worker was given these stages."""
         self._running |= {stage.key: stage for stage in stages}
 
-    def finished(self, records: Sequence[StageRecord], open_seconds: float) -> None:
-        """These stages are on disk."""
+    def finished(self, records: Sequence[StageRecord], left_out: Sequence[str], open_seconds: float) -> None:
+        """These stages are on disk; others below a failed one are left out."""
         self._open_seconds = open_seconds
+        self._left_out += len(left_out)
+        for key in left_out:
+            self._running.pop(key, None)
         for record in records:
             self._running.pop(record.key, None)
             self._done[record.kind] += 1
@@ -134,7 +138,8 @@ class SweepScreen:
 
     def _counts(self) -> str:
         failed = sum(map(len, self._errors.values()))
-        return f"{self._done.total()}/{self._totals.total()} stages done" + (f", {failed} failed" if failed else "")
+        bad = f", {failed} failed and {self._left_out} below them left out" if failed else ""
+        return f"{self._done.total()}/{self._totals.total()} stages done{bad}"
 
     def _time_left(self) -> str:
         elapsed = duration(time.monotonic() - self._started)
@@ -151,6 +156,8 @@ class SweepScreen:
         lines = [Text(f"  {self._time_left()}", style="dim")]
         running = sorted(self._running.values(), key=lambda stage: STAGE_KINDS.index(stage.kind))
         lines += [Text(f"  {stage_line(stage)}", style="dim") for stage in running[: 2 * self._workers]]
+        if self._left_out:
+            lines.append(Text(f"  {self._left_out} stages below a failed one are left out", style="red"))
         lines += [
             Text(f"  {len(keys)} failed: {reason}", style="red")
             for reason, keys in list(self._errors.items())[-ERRORS_SHOWN:]

@@ -30,8 +30,8 @@ class Observer(Protocol):
     def handed_out(self, stages: Sequence[Stage]) -> None:
         """A worker was given these stages."""
 
-    def finished(self, records: Sequence[StageRecord], open_seconds: float) -> None:
-        """These stages are on disk; so many busy seconds are estimated to be left."""
+    def finished(self, records: Sequence[StageRecord], left_out: Sequence[str], open_seconds: float) -> None:
+        """These stages are on disk; others below a failed one are left out; so many busy seconds may be left."""
 
     def lost(self, stages: Sequence[str], reason: str) -> None:
         """A worker died while it held these stages."""
@@ -142,10 +142,11 @@ class Driver:
         if not fresh:
             return
         self._writer.commit(fresh)
+        left_out: list[str] = []
         for record in fresh:
             self.records[record.key] = record
-            self.schedule.finish(record)
-        self._observer.finished(fresh, self.schedule.open_seconds)
+            left_out += self.schedule.finish(record)
+        self._observer.finished(fresh, left_out, self.schedule.open_seconds)
         self._tables.refresh(self.records)
 
     def lost(self, task: Task, reason: str) -> None:
