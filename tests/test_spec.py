@@ -5,33 +5,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from study_files import HEAD, faults, load
 
 from orchestrator.errors import SpecError
 from orchestrator.search.cells import cells
 from orchestrator.spec.load import load_spec, shipped_studies
-from orchestrator.spec.model import Distribution, StudySpec
+from orchestrator.spec.model import Distribution
 from orchestrator.spec.schema import study_schema
 from orchestrator.spec.yaml_nodes import parse, resolve
-
-HEAD = """\
-study: s
-base:
-  data: {name: digits}
-  model: {name: resnet8}
-  compress: {method: stq}
-"""
-
-
-def load(folder: Path, text: str, *overrides: str) -> StudySpec:
-    path = folder / "study.yaml"
-    path.write_text(text)
-    return load_spec(str(path), overrides)
-
-
-def faults(folder: Path, text: str, *overrides: str) -> list[str]:
-    with pytest.raises(SpecError) as caught:
-        load(folder, text, *overrides)
-    return [str(fault) for fault in caught.value.faults]
 
 
 def test_the_working_folder_comes_before_the_shipped_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

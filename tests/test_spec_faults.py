@@ -1,32 +1,11 @@
 from pathlib import Path
 
 import pytest
+from study_files import HEAD, faults
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.load import load_spec
-from orchestrator.spec.model import StudySpec
 from orchestrator.spec.yaml_nodes import MAX_BYTES
-
-HEAD = """\
-study: s
-base:
-  data: {name: digits}
-  model: {name: resnet8}
-  compress: {method: stq}
-"""
-
-
-def load(folder: Path, text: str, *overrides: str) -> StudySpec:
-    path = folder / "study.yaml"
-    path.write_text(text)
-    return load_spec(str(path), overrides)
-
-
-def faults(folder: Path, text: str, *overrides: str) -> list[str]:
-    with pytest.raises(SpecError) as caught:
-        load(folder, text, *overrides)
-    return [str(fault) for fault in caught.value.faults]
-
 
 # Each: what is added to HEAD (or a whole file), and every fault in order.
 WRONG: dict[str, tuple[str, list[str]]] = {
