@@ -167,17 +167,17 @@ def test_a_killed_driver_loses_nothing_that_was_finished(
 
 
 @pytest.mark.ray
-def test_a_killed_worker_costs_only_what_it_held(swept: Command, command: Command, deterministic: Chosen) -> None:
-    process = command.start("sweep", command.study())
-    wait_until(lambda: finished(command) >= 4, process)
-    driver = psutil.Process(process.pid)
-    workers = [child for child in driver.children(recursive=True) if "ImplicitFunc" in " ".join(child.cmdline())]
-    for worker in workers[:1]:
-        worker.kill()
+def test_a_killed_worker_costs_only_what_it_held(command: Command) -> None:
+    process = command.start("sweep", command.study(TINY.replace("epochs: 2", "epochs: 15")))
+    wait_until(lambda: finished(command) >= 2, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    worker = next(child for child in children if "ImplicitFunc" in " ".join(child.cmdline()))
+    worker.kill()
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    assert workers, "no worker was found to kill"
-    pd.testing.assert_frame_equal(deterministic(command.trials()), deterministic(swept.trials()), check_exact=True)
+    assert "a worker was lost" in output
+    assert (command.trials()["status"] == "complete").all()
+    assert sorted(command.stages()["attempt"].unique()) == [1, 2]
 
 
 @pytest.mark.ray
