@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import OrchestratorError, TableError
+from orchestrator.errors import OrchestratorError, RunError, TableError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,9 +138,8 @@ def _planned(options: argparse.Namespace, *, may_probe: bool = True) -> "Plan":
     from orchestrator.spec.load import load_spec
 
     spec = load_spec(options.study, options.overrides)
-    device = "cuda" if spec.resources.gpus > 0 else "cpu"
     probes = Layout(options.results.resolve()).probes
-    return plan(spec, Precisions(probes, device, _announce, may_probe=may_probe))
+    return plan(spec, Precisions(probes, spec.resources.device, _announce, may_probe=may_probe))
 
 
 def _announce(message: str) -> None:
@@ -186,8 +185,12 @@ def _plan(options: argparse.Namespace) -> int:
     known = list(replayed.records.values())
     if options.probe:
         from orchestrator.runner.probe import probe
+        from trainables.errors import TrialError
 
-        known += probe(todo.stages, known, options.data_root.resolve(), plan.spec.resources.cpus)
+        try:
+            known += probe(todo.stages, known, options.data_root.resolve(), plan.spec.resources.cpus)
+        except TrialError as error:
+            raise RunError(str(error)) from error
     plan_report(console(), plan, todo, Estimator(known), options.cores, replayed.warnings)
     return 0
 

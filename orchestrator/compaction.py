@@ -129,6 +129,7 @@ def _provenance(finished: Sequence[StageRecord]) -> Row:
         "threads": last.threads,
         "device": last.device,
         "hosts": ",".join(sorted({record.host for record in finished})),
+        "machine": last.machine,
         "mixed_hosts": len({(record.machine, record.threads, record.device) for record in finished}) > 1,
         "finished_at": _timestamp(last.finished_at),
         **{f"versions.{name}": text for name, text in last.versions.items()},

@@ -32,27 +32,30 @@ class Estimate:
     basis: Basis
 
 
+def network(config: TrialConfig) -> str:
+    """Names a network and the size of its images: what one image costs."""
+    model, size = config.model, config.data.image_size
+    return f"{model.name}/{model.width} {model.stem} {model.block} {size}x{size}"
+
+
 def workload(stage: Stage) -> str:
     """Names the kind of work of a stage: stages of one workload take the same time per image."""
     config = stage.config
-    parts: tuple[object, ...] = (stage.kind, config.model.name, config.model.width, config.model.block)
-    parts += (config.data.name, config.data.image_size, config.data.augment, stage.device)
+    parts: tuple[object, ...] = (stage.kind, network(config), config.data.name, config.data.augment, stage.device)
     if stage.kind != "evaluate":
-        parts += (config.train.precision, config.train.batch_size)
+        parts += (config.train.precision, f"batch {config.train.batch_size}")
     if stage.kind == "compress" and config.compress:
         parts += (config.compress.method,)
-    return " ".join(str(part) for part in parts)
+    return " ".join(map(str, parts))
 
 
 def images_seen(stage: Stage) -> int:
     """How many images pass through the network forwards (evaluate) or both ways (train, compress)."""
-    config = stage.config
-    images = config.data.train_size or DATASETS[config.data.name].train_images
-    held_out = round(images * config.data.val_share)
+    training, validation, test = stage.config.data.split_sizes()
     if stage.kind == "evaluate":
-        return DATASETS[config.data.name].test_images + held_out
-    epochs = config.train.epochs if stage.kind == "train" else (config.compress.epochs if config.compress else 0)
-    return (images - held_out) * epochs
+        return validation + test
+    compress = stage.config.compress
+    return training * (stage.config.train.epochs if stage.kind == "train" or compress is None else compress.epochs)
 
 
 class Estimator:

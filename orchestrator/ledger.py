@@ -13,6 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.artifacts import sync_folder
 from orchestrator.errors import StoreError
 
 LEDGER_VERSION = 1
@@ -83,9 +84,7 @@ class LedgerWriter:
         """
         lines = b"".join(_line({"stage": asdict(record)}) for record in records)
         try:
-            file = self._opened()
-            file.write(lines)
-            os.fsync(file.fileno())
+            _append(self._opened(), lines)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot append to the ledger: {error.strerror}") from error
 
@@ -101,8 +100,16 @@ class LedgerWriter:
             fresh = not self.path.exists()
             self._file = FileIO(self.path, "a")
             if fresh:
-                self._file.write(_line({"ledger": LEDGER_VERSION}))
+                _append(self._file, _line({"ledger": LEDGER_VERSION}))
+                sync_folder(self.path.parent)
         return self._file
+
+
+def _append(file: FileIO, lines: bytes) -> None:
+    """Write all of `lines` and wait until they are on disk; a disk that fills may take a part without an error."""
+    while lines:
+        lines = lines[file.write(lines) or 0 :]
+    os.fsync(file.fileno())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +121,9 @@ class Replay:
 
 
 def replay(root: Path) -> Replay:
-    """Read every ledger under `root`; of two records of one stage the better, then the earlier attempt stands.
+    """Read every ledger under `root`; of the records of one stage a complete one stands, else a settled one.
 
+    Among equals the latest stands: its output is the one that was published last.
     A torn last line (the run was killed while writing) is passed over in silence; damage elsewhere is a warning, and
     the stages on those lines count as not done.
 
@@ -133,10 +141,8 @@ def replay(root: Path) -> Replay:
     return Replay(best, tuple(warnings))
 
 
-def _precedence(record: StageRecord) -> tuple[bool, float, int, str]:
-    """Settled records first; among failures the latest attempt; among equals the first commit by attempt and run."""
-    recency = 0.0 if record.settled else -record.finished_at
-    return not record.settled, recency, record.attempt, record.run
+def _precedence(record: StageRecord) -> tuple[bool, bool, float, str]:
+    return record.status != "complete", not record.settled, -record.finished_at, record.run
 
 
 def _records(path: Path, warnings: list[str]) -> Iterator[StageRecord]:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ class Holder:
     digest: str
     pid: int
     host: str
+
+
+UNKNOWN = Holder("", 0, "a host not known yet")
+
+NAMING_S = 0.2
+"""Ample time between taking a lock and writing a name into it."""
 
 
 @contextmanager
@@ -61,8 +68,10 @@ def holder(path: Path) -> Holder | None:
 
 
 def _holder(path: Path) -> Holder:
+    """Who wrote its name into the lock; UNKNOWN while a new holder has not, and a killed one's name still stands."""
+    time.sleep(NAMING_S)
     try:
-        return Holder(**json.loads(path.read_text()))
+        found = Holder(**json.loads(path.read_text()))
     except (ValueError, TypeError):
-        # The holder is between taking the lock and writing its name.
-        return Holder("", 0, "unknown")
+        return UNKNOWN
+    return found if found.host != socket.gethostname() or Path(f"/proc/{found.pid}").exists() else UNKNOWN

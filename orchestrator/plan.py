@@ -13,7 +13,6 @@ from orchestrator.spec.model import StudySpec
 from trainables.config import (
     BinaryConfig,
     CompressConfig,
-    Device,
     FinetuneConfig,
     Precision,
     StqConfig,
@@ -84,8 +83,7 @@ def plan(spec: StudySpec, precision_of: PrecisionOf) -> Plan:
     if not found.cells:
         raise PlanError(f"{spec.source}: no cell is left: {_excluded_text(found.excluded)}")
     _refuse_inert_axes(spec, found.cells)
-    device: Device = "cuda" if spec.resources.gpus > 0 else "cpu"
-    builder = _Builder(PathFinder(device), precision_of)
+    builder = _Builder(PathFinder(spec.resources.device), precision_of)
     for cell in found.cells:
         builder.add(cell)
     return Plan(spec, builder.trials(), builder.stages, found.excluded)
@@ -124,8 +122,10 @@ class _Builder:
         if identity not in self._baseline_keys:
             keys: dict[BaselineName, str] = {}
             for name, compress in wanted.items():
-                row = self._trial(_with_compress(config, compress), seed, name, keys)
-                keys[name] = row.path[-1]
+                # Each is compared with itself and those before it: one dense network has many finetuned ones.
+                trial = _with_compress(config, compress)
+                keys = {**keys, name: self._finder.path(trial, seed)[-1].key}
+                row = self._trial(trial, seed, name, keys)
                 self._baselines.setdefault(row.id, row)
             self._baseline_keys[identity] = keys
         return self._baseline_keys[identity]

@@ -1,17 +1,17 @@
 """The answer to `train.precision: auto`, found once a store and kept, so that keys do not drift with the noise."""
 
+import fcntl
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.artifacts import publish
 from orchestrator.errors import RunError, StoreError
-from trainables.config import Device, Precision, TrialConfig, resolve
-
-PROBE_FROM_PIXELS = 16
-"""Smaller images are never probed: at 8x8 pixels bf16 gained nothing in any measurement."""
+from orchestrator.estimate import network
+from trainables.config import SMALLEST_PROBED_IMAGE, Device, Precision, TrialConfig, resolve
 
 
 class Precisions:
@@ -22,7 +22,7 @@ class Precisions:
         self._device = device
         self._announce = announce
         self._may_probe = may_probe
-        self._known: dict[str, Precision] | None = None
+        self._known: dict[str, Precision] = {}
 
     def __call__(self, config: TrialConfig) -> Precision:
         """The precision that `auto` stands for.
@@ -37,40 +37,40 @@ class Precisions:
         asked = resolve(config, "fp32")
         if self._device == "cuda":
             return "bf16"
-        if (asked.data.image_size or 0) < PROBE_FROM_PIXELS:
+        if (asked.data.image_size or 0) < SMALLEST_PROBED_IMAGE:
             return "fp32"
-        answers = self._answers()
-        name = _workload(asked)
-        if name not in answers:
-            if not self._may_probe:
-                return "fp32"
-            self._announce(f"timing bf16 against fp32 for {name} (once for {self._file.parent.parent})")
-            answers[name] = _probe(asked)
-            self._save(answers)
-        return answers[name]
-
-    def _answers(self) -> dict[str, Precision]:
-        if self._known is None:
+        name = f"{network(asked)} batch {asked.train.batch_size}"
+        if name not in self._known:
             self._known = self._read()
-        return self._known
+        if name not in self._known and self._may_probe:
+            self._known = self._probed(name, asked)
+        return self._known.get(name, "fp32")
+
+    def _probed(self, name: str, config: TrialConfig) -> dict[str, Precision]:
+        """The answers with that of `name`; another run may give it first, and then it stands."""
+        with self._locked():
+            answers = self._read()
+            if name not in answers:
+                self._announce(f"timing bf16 against fp32 for {name} (once for {self._file.parent.parent})")
+                answers[name] = _probe(config)
+                publish(self._file, json.dumps(answers, indent=1, sort_keys=True).encode())
+            return answers
+
+    @contextmanager
+    def _locked(self) -> Generator[None]:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise StoreError(f"{self._file}: cannot be written: {error.strerror}; name another --results") from error
 
     def _read(self) -> dict[str, Precision]:
         try:
             return json.loads(self._file.read_bytes()) if self._file.exists() else {}
         except (OSError, ValueError) as error:
             raise StoreError(f"{self._file}: cannot be read ({error}); remove the file to probe again") from error
-
-    def _save(self, answers: dict[str, Precision]) -> None:
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            publish(self._file, json.dumps(answers, indent=1, sort_keys=True).encode())
-        except OSError as error:
-            raise StoreError(f"{self._file}: cannot be written: {error.strerror}") from error
-
-
-def _workload(config: TrialConfig) -> str:
-    model, size = config.model, config.data.image_size
-    return f"{model.name}/{model.width} {model.stem} {model.block} {size}x{size} batch {config.train.batch_size}"
 
 
 def _probe(config: TrialConfig) -> Precision:

@@ -17,7 +17,7 @@ from orchestrator.ledger import replay
 from orchestrator.locks import holder
 from orchestrator.plan import Plan
 from orchestrator.runner.base import Missing
-from orchestrator.screen import duration, number, signature
+from orchestrator.screen import STAGE_KINDS, duration, number, signature
 from orchestrator.spec.load import shipped_studies
 from orchestrator.sweep import Summary
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROWS_SHOWN = 20
-STAGE_KINDS = ("train", "compress", "evaluate")
 LEFT_OUT = {"status": "not complete", "mixed_hosts": "timed on different machines", "missing": "without a value"}
 
 

@@ -20,6 +20,7 @@ from trainables.keys import Stage
 
 PLAIN_EVERY_S = 5.0
 ERRORS_SHOWN = 3
+RUNNING_SHOWN = 6
 STAGE_KINDS = ("train", "compress", "evaluate")
 
 
@@ -56,8 +57,7 @@ class SweepScreen:
         self._live: Live | None = None
         self._started = time.monotonic()
         self._printed = 0.0
-        self._workers = 1
-        self._open_seconds = 0.0
+        self._remaining_s = 0.0
         self._totals: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
         self._running: dict[str, Stage] = {}
@@ -85,11 +85,10 @@ class SweepScreen:
         where = f"process {holder.pid} on {holder.host}"
         self._say(f"this study is being run by {where}; waiting for it (Ctrl-C leaves it running)")
 
-    def started(self, plan: Plan, todo: Missing, workers: int) -> None:
+    def started(self, plan: Plan, todo: Missing) -> None:
         """Open the display for so many stages."""
-        self._workers = workers
         self._totals = Counter(stage.kind for stage in todo.stages)
-        self._say(f"{plan.spec.study}: {plan_line(plan, todo)}; {workers} worker{'s' * (workers > 1)}")
+        self._say(f"{plan.spec.study}: {plan_line(plan, todo)}")
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=4)
             self._live.start()
@@ -98,9 +97,9 @@ class SweepScreen:
         """A worker was given these stages."""
         self._running |= {stage.key: stage for stage in stages}
 
-    def finished(self, records: Sequence[StageRecord], left_out: Sequence[str], open_seconds: float) -> None:
+    def finished(self, records: Sequence[StageRecord], left_out: Sequence[str], remaining_s: float) -> None:
         """These stages are on disk; others below a failed one are left out."""
-        self._open_seconds = open_seconds
+        self._remaining_s = remaining_s
         self._left_out += len(left_out)
         for key in left_out:
             self._running.pop(key, None)
@@ -145,7 +144,7 @@ class SweepScreen:
         elapsed = duration(time.monotonic() - self._started)
         if not self._done:
             return f"{elapsed} elapsed, starting workers"
-        return f"{elapsed} elapsed, about {duration(self._open_seconds / self._workers)} left"
+        return f"{elapsed} elapsed, about {duration(self._remaining_s)} left"
 
     def _picture(self) -> RenderableType:
         bars = Table.grid(padding=(0, 2))
@@ -155,7 +154,7 @@ class SweepScreen:
                 bars.add_row(kind, ProgressBar(total=total, completed=done, width=32), f"{done}/{total}")
         lines = [Text(f"  {self._time_left()}", style="dim")]
         running = sorted(self._running.values(), key=lambda stage: STAGE_KINDS.index(stage.kind))
-        lines += [Text(f"  {stage_line(stage)}", style="dim") for stage in running[: 2 * self._workers]]
+        lines += [Text(f"  {stage_line(stage)}", style="dim") for stage in running[:RUNNING_SHOWN]]
         if self._left_out:
             lines.append(Text(f"  {self._left_out} stages below a failed one are left out", style="red"))
         lines += [
@@ -191,7 +190,6 @@ def plan_line(plan: Plan, todo: Missing) -> str:
     )
 
 
-def console(*, error: bool = False) -> Console:
+def console() -> Console:
     """The terminal, or plain text where there is none; tables are never cut to 80 columns in a pipe."""
-    stream = sys.stderr if error else sys.stdout
-    return Console(stderr=error, width=None if stream.isatty() else 160)
+    return Console(width=None if sys.stdout.isatty() else 160)

@@ -11,12 +11,13 @@ from orchestrator.artifacts import publish
 from orchestrator.compaction import write_tables
 from orchestrator.errors import RunError, StoreError
 from orchestrator.layout import Layout
-from orchestrator.ledger import LedgerWriter, StageRecord, replay
+from orchestrator.ledger import StageRecord, replay
 from orchestrator.locks import Holder, holder, study_lock
 from orchestrator.plan import Plan
 from orchestrator.runner.base import Driver, Missing, Observer, Runner, draining_on_signals, missing, run_missing
 from orchestrator.runner.task import Workplace
 from trainables.data import files
+from trainables.errors import DataError
 
 RunnerName = Literal["tune", "serial"]
 FOLLOW_EVERY_S = 1.0
@@ -55,7 +56,7 @@ class SweepObserver(Observer, Protocol):
     def waiting(self, holder: Holder) -> None:
         """Another process runs the same plan; this one follows it."""
 
-    def started(self, plan: Plan, todo: Missing, workers: int) -> None:
+    def started(self, plan: Plan, todo: Missing) -> None:
         """So much is to run."""
 
 
@@ -86,16 +87,15 @@ def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) 
     todo = missing(plan, replayed.records, layout)
     _save_study(layout.study(plan.spec.study), plan)
     if not todo.stages:
-        write_tables(layout.study(plan.spec.study), plan, {**replayed.records, **todo.done})
+        write_tables(layout.study(plan.spec.study), plan, replayed.records)
         return Summary(plan, replayed.records, 0, len(todo.done), interrupted=False, wall_s=time.monotonic() - started)
     _prepare_data(todo, options)
     run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-    driver = Driver(plan, layout, replayed.records, LedgerWriter(layout.ledger, run), observer)
+    driver = Driver(plan, layout, replayed.records, run, observer)
     with draining_on_signals(driver):
-        runner = _runner(plan, options, run)
-        observer.started(plan, todo, runner.workers)
+        observer.started(plan, todo)
         try:
-            run_missing(driver, runner)
+            run_missing(driver, _runner(plan, options, run))
         finally:
             driver.close()
     ran = sum(record.run == run for record in driver.records.values())
@@ -142,15 +142,13 @@ def _prepare_data(todo: Missing, options: Options) -> None:
     names = sorted({stage.config.data.name for stage in todo.stages})
     for name in names:
         faults = files.faults(name, options.data_root)
-        if faults and options.download:
-            files.download(name, options.data_root)
-            faults = files.faults(name, options.data_root)
-        if faults:
-            lines = "\n".join(f"  {fault}" for fault in faults)
-            raise RunError(
-                f"data set {name} is not whole under {options.data_root}\n{lines}\n"
-                "Name the folder that holds it with --data-root, or fetch it with --download."
-            )
+        if faults and not options.download:
+            raise RunError(files.advice(name, options.data_root, faults))
+        try:
+            if faults:
+                files.download(name, options.data_root)
+        except DataError as error:
+            raise RunError(str(error)) from error
 
 
 def _refuse_other_plan(plan: Plan, holder: Holder) -> None:

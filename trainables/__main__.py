@@ -20,8 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         text = sys.stdin.read() if options.config == "-" else Path(options.config).read_text()
         config = TrialConfig.model_validate_json(text)
+        _check_writable(options.out)
     except OSError as error:
-        return _complain(f"{options.config}: {error.strerror}", 2)
+        return _complain(f"{error.filename}: {error.strerror}", 2)
+    except UnicodeDecodeError:
+        return _complain(f"{options.config}: not text, so no trial's config", 2)
     except ValidationError as error:
         lines = (f"  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         return _complain("\n".join((f"{options.config}: not a trial's config", *lines)), 2)
@@ -45,6 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_writable(out: Path | None) -> None:
+    """Fail before the training rather than after it."""
+    if out is not None:
+        out.touch()
+
+
 def _probe(config: TrialConfig) -> dict[str, object]:
     from trainables.training.probe import GAIN_NEEDED, measure
 
@@ -52,19 +61,23 @@ def _probe(config: TrialConfig) -> dict[str, object]:
     return {"precision": "bf16" if ratio >= GAIN_NEEDED else "fp32", "bf16_over_fp32": round(ratio, 3)}
 
 
-def _run(config: TrialConfig, options: argparse.Namespace) -> dict[str, object]:
-    import torch
+def _resolved(config: TrialConfig, device: Device) -> TrialConfig:
+    if config.train.precision != "auto":
+        return resolve(config, config.train.precision)
+    return resolve(config, "bf16" if device == "cuda" or _probe(config)["precision"] == "bf16" else "fp32")
 
+
+def _run(config: TrialConfig, options: argparse.Namespace) -> dict[str, object]:
     from trainables.keys import PathFinder
     from trainables.stages import run_stage
     from trainables.stages.datasets import Datasets
+    from trainables.training.state import reset_state
 
-    torch.set_num_threads(options.threads)
-    device: Device = options.device
-    resolved = resolve(config, "bf16" if device == "cuda" else "fp32")
-    datasets, found = Datasets(options.data_root), dict[str, object]()
+    reset_state(options.threads)
+    resolved = _resolved(config, options.device)
+    datasets, found = Datasets(options.data_root), dict[str, object](precision=resolved.train.precision)
     artifact: bytes | None = None
-    for stage in PathFinder(device).path(resolved, options.seed):
+    for stage in PathFinder(options.device).path(resolved, options.seed):
         outcome = run_stage(stage, datasets.of(stage.config.data, stage.seed), artifact)
         artifact = outcome.artifact
         found |= outcome.metrics

@@ -56,7 +56,7 @@ def front(
     Returns:
         The rows. `attrs["left_out"]` is the number of rows that could not be compared and `attrs["left_out_because"]`
         splits it: `status` (not complete), `mixed_hosts` (an objective is a time and the row's stages ran on different
-        kinds of machines), `missing` (an objective is null or NaN). Infinite values are compared.
+        kinds of machines, or elsewhere than most rows), `missing` (an objective is null or NaN). Infinite values are compared.
 
     Raises:
         TableError: a wrong objective, or a column that is absent.
@@ -191,7 +191,20 @@ def _comparable(df: pd.DataFrame, wanted: Sequence[Objective], role: Role | None
     for reason, mask in passed.items():
         left_out[reason] = int((keep & ~mask).sum())
         keep = keep & mask
+    if on_time:
+        alike = keep & _commonest_machine(df, keep)
+        left_out["mixed_hosts"] += int((keep & ~alike).sum())
+        keep = alike
     return keep, left_out
+
+
+def _commonest_machine(df: pd.DataFrame, keep: Mask) -> Mask:
+    """The rows timed where most rows in `keep` were: kind of machine, threads and device; the first of equals."""
+    where = [name for name in ("machine", "threads", "device") if name in df.columns]
+    if not where or not keep.any():
+        return keep
+    places = df[where].groupby(where, dropna=False, sort=False).ngroup().to_numpy()
+    return places == np.bincount(places[keep]).argmax()
 
 
 def _need_guards(df: pd.DataFrame, role: Role, guards: Sequence[str]) -> None:

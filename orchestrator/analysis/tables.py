@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["max", "min"]
 
-STATUSES = ("complete", "failed", "infeasible", "stopped")
 ROLES = ("cell", "baseline")
-BASELINES = ("dense", "dense_finetuned", "binary")
 CONFIG_SECTIONS = ("data", "model", "train", "compress", "select", "latency")
 
 
@@ -48,7 +46,7 @@ _IDENTITY = (
     Column("role", "", None, True, "string", "`cell` of the grid, or a `baseline` that the plan added"),
     Column("baseline", "", None, True, "string", "`dense`, `dense_finetuned` or `binary`; null for cells"),
     Column("seed", "", None, True, "int64", "seed of the trial; cells of one seed share splits and batches"),
-    Column("status", "", None, True, "string", "`complete`, `failed`, `infeasible` or `stopped`; null if unfinished"),
+    Column("status", "", None, True, "string", "`complete`, `failed` or `infeasible`; null if unfinished"),
     Column("failure", "", None, True, "string", "kind of failure (`diverged`, ...); null where there is none"),
     Column("error", "", None, False, "string", "text of the error; null where there is none"),
 )
@@ -78,7 +76,14 @@ _MEASURED = (
     Column("compression", "1", "max", True, "double", "`dense_bytes` / `packed_bytes`, the whole file counted"),
     Column("payload_compression", "1", "max", True, "double", "the same for weights alone, manifest left out"),
     Column("layer_compression_max", "1", "max", True, "double", "the largest ratio of dense to stored bits of a layer"),
-    Column("pfr_achieved", "fraction", "max", True, "double", "share of filters that were removed, after rounding"),
+    Column(
+        "pfr_achieved",
+        "fraction",
+        "max",
+        True,
+        "double",
+        "share of the filters in scope that were removed, after rounding",
+    ),
     Column("bits_per_weight", "bits", "min", True, "double", "stored bits per surviving weight, mean over the network"),
     Column("packed_bytes", "bytes", "min", True, "int64", "size of the packed file: what a device would store"),
     Column("dense_bytes", "bytes", None, True, "int64", "size of the dense parent's parameters in fp32"),
@@ -131,7 +136,7 @@ _STAGES = (
 _HISTORY = (
     Column("key", "", None, True, "string", "key of the stage"),
     Column("stage", "", None, True, "string", "`train` or `compress`"),
-    Column("epoch", "", None, True, "int64", "epoch, from 0"),
+    Column("epoch", "", None, True, "int64", "epoch, from 1"),
     Column("loss", "nat", "min", True, "double", "mean training loss of the epoch"),
     Column("lr", "1", None, True, "double", "learning rate of the epoch's last step"),
     Column("val_accuracy", "fraction", "max", True, "double", "validation accuracy after the epoch"),

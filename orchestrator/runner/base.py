@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Protocol
 
 from orchestrator.compaction import write_tables
-from orchestrator.errors import RunError
+from orchestrator.errors import RunError, StoreError
 from orchestrator.estimate import Estimator
 from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, StageRecord
@@ -30,8 +30,8 @@ class Observer(Protocol):
     def handed_out(self, stages: Sequence[Stage]) -> None:
         """A worker was given these stages."""
 
-    def finished(self, records: Sequence[StageRecord], left_out: Sequence[str], open_seconds: float) -> None:
-        """These stages are on disk; others below a failed one are left out; so many busy seconds may be left."""
+    def finished(self, records: Sequence[StageRecord], left_out: Sequence[str], remaining_s: float) -> None:
+        """These stages are on disk; others below a failed one are left out; so many seconds may be left."""
 
     def lost(self, stages: Sequence[str], reason: str) -> None:
         """A worker died while it held these stages."""
@@ -43,13 +43,8 @@ class Observer(Protocol):
 class Runner(Protocol):
     """Executes tasks until the driver has none left."""
 
-    @property
-    def workers(self) -> int:
-        """How many tasks may run at once."""
-        ...
-
     def run(self, driver: "Driver") -> None:
-        """Take tasks from `driver` and give it their records until none is left or it drains."""
+        """Begin `driver`, take its tasks and give it their records until none is left or it drains."""
         ...
 
 
@@ -94,22 +89,24 @@ class Driver:
     """The state of one run: hands out tasks, commits records, keeps the tables fresh. Runners call it in one thread."""
 
     def __init__(
-        self, plan: Plan, layout: Layout, records: Mapping[str, StageRecord], writer: LedgerWriter, observer: Observer
+        self, plan: Plan, layout: Layout, records: Mapping[str, StageRecord], run: str, observer: Observer
     ) -> None:
         self.plan = plan
         self.records = dict(records)
         self.draining = False
         self._layout = layout
-        self._writer = writer
+        self._run = run
+        self._writer = LedgerWriter(layout.ledger, run)
         self._observer = observer
+        self._workers = 1
         self._schedule: Schedule | None = None
         self._tables = _TableWriter(plan, layout.study(plan.spec.study))
 
-    def begin(self, workers: int) -> Missing:
-        """Lay out what is to run, for so many workers."""
+    def begin(self, workers: int) -> None:
+        """Lay out what is to run, for so many tasks at once."""
         todo = missing(self.plan, self.records, self._layout)
+        self._workers = workers
         self._schedule = Schedule(todo.stages, todo.done, Estimator(self.records.values()), workers)
-        return todo
 
     @property
     def schedule(self) -> Schedule:
@@ -135,7 +132,7 @@ class Driver:
         """Make finished stages durable; only then they count as done.
 
         Raises:
-            StoreError: the ledger or the tables cannot be written.
+            StoreError: the ledger or the tables cannot be written, or a worker could not store an output.
 
         """
         fresh = [record for record in records if record.key in self.schedule.open]
@@ -146,8 +143,12 @@ class Driver:
         for record in fresh:
             self.records[record.key] = record
             left_out += self.schedule.finish(record)
-        self._observer.finished(fresh, left_out, self.schedule.open_seconds)
+        self._observer.finished(fresh, left_out, self.schedule.open_seconds / self._workers)
         self._tables.refresh(self.records)
+        for record in fresh:
+            # Nothing that is trained from here on could be kept.
+            if record.failure == "storage":
+                raise StoreError(record.error or "the store cannot be written")
 
     def lost(self, task: Task, reason: str) -> None:
         """A worker died: its unfinished stages go back, or fail when that happened too often."""
@@ -174,7 +175,7 @@ class Driver:
         return StageRecord(
             key=key, kind=stage.kind, parent=stage.parent, seed=stage.seed, status="failed", failure="lost",
             error=f"the worker died {self.schedule.attempts(key)} times while it held this stage: {reason}",
-            busy_s=0.0, started_at=now, finished_at=now, config=stage.own_config(), device=stage.device,
+            busy_s=0.0, started_at=now, finished_at=now, config=stage.own_config(), device=stage.device, run=self._run,
         )  # fmt: skip
 
 
@@ -223,9 +224,6 @@ def draining_on_signals(driver: Driver) -> Generator[None]:
 def run_missing(driver: Driver, runner: Runner) -> None:
     """Run what is missing; where the runner itself breaks, rebuild it from what is still missing."""
     for rebuild in range(REBUILDS):
-        driver.begin(runner.workers)
-        if driver.finished:
-            return
         try:
             runner.run(driver)
         except RunnerBrokenError as error:

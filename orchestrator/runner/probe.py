@@ -6,11 +6,11 @@ from pathlib import Path
 
 from orchestrator.estimate import images_seen, workload
 from orchestrator.ledger import StageRecord
-from orchestrator.runner.work import reset_state
 from trainables.config import TrialConfig
 from trainables.keys import PathFinder, Stage
 from trainables.stages import run_stage
 from trainables.stages.datasets import Datasets
+from trainables.training.state import reset_state
 
 PROBE_BATCHES = 8
 PROBE_EPOCHS = 2
@@ -27,7 +27,7 @@ def probe(stages: Iterable[Stage], known: Iterable[StageRecord], data_root: Path
     timed = {record.workload for record in known}
     datasets, found = Datasets(data_root), list[StageRecord]()
     for stage in stages:
-        if stage.kind != "evaluate" or (workload(stage) in timed and _path_timed(stage, timed)):
+        if stage.kind != "evaluate" or _path_timed(stage, timed):
             continue
         for record in _timed_path(stage, datasets):
             if record.workload not in timed:

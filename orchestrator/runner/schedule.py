@@ -66,12 +66,17 @@ class Schedule:
         return self._pace * self._open_s
 
     def take(self) -> Task | None:
-        """The next task, or None while all that is left waits for running parents."""
+        """The next task, or None while all that is left waits for running parents.
+
+        What a dead worker had begun goes alone with its leaves: should it kill again, it takes nothing with it.
+        """
         budget = min(TASK_S / self._pace, self._ready_seconds / (2 * self._workers))
         taken: list[Stage] = []
         seconds = 0.0
-        while self._ready and (not taken or seconds + self._seconds[self._ready[0][2]] <= budget):
+        while self._ready and (not taken or self._fits(self._ready[0][2], budget - seconds)):
             stage = self._pop()
+            if self._attempts[stage.key]:
+                return self._task([stage, *self._short_leaves(stage)])
             batch = [stage, *self._short_leaves(stage)]
             taken += batch
             seconds += sum(self._seconds[item.key] for item in batch)
@@ -93,12 +98,14 @@ class Schedule:
         return []
 
     def give_back(self, keys: Iterable[str]) -> list[str]:
-        """Put back the stages of a task whose worker was lost; returns those that were tried too often."""
+        """Put back the stages of a lost task, in its order; returns the one, if any, that was tried too often.
+
+        Only the first of them that is unfinished had begun; for the others it was no attempt.
+        """
         exhausted: list[str] = []
-        for key in keys:
-            if key not in self._running:
-                continue
+        for position, key in enumerate([key for key in keys if key in self._running]):
             self._running.discard(key)
+            self._attempts[key] -= position > 0
             parent = self._stages[key].parent
             if parent in self._open:
                 continue
@@ -135,6 +142,9 @@ class Schedule:
             for child in self._children[stage.key]
             if not self._children[child.key] and self._seconds[child.key] <= TASK_S / 2 and child.key in self._open
         ]
+
+    def _fits(self, key: str, seconds: float) -> bool:
+        return not self._attempts[key] and self._seconds[key] <= seconds
 
     @property
     def _pace(self) -> float:

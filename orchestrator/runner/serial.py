@@ -9,13 +9,12 @@ from trainables.stages.datasets import Datasets
 class SerialRunner:
     """One worker: this process."""
 
-    workers = 1
-
     def __init__(self, place: Workplace) -> None:
         self._place = place
 
     def run(self, driver: Driver) -> None:
         """Run until nothing is left or the driver drains."""
+        driver.begin(workers=1)
         datasets = Datasets(self._place.data_root)
         while (task := driver.take()) is not None:
             execute(task, self._place, datasets, driver.commit, reraise=True)

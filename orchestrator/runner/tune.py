@@ -37,17 +37,6 @@ class TuneRunner:
         self._cores = cores
         self._address = address
 
-    @property
-    def workers(self) -> int:
-        """How many tasks fit beside each other; with an address, in the cluster that answers there."""
-        if self._address:
-            _join(self._address)
-            cores, gpus = (float(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
-        else:
-            cores, gpus = float(self._cores), _local_gpus() if self._resources["gpu"] else 0.0
-        have = {"cpu": cores, "gpu": gpus}
-        return max(1, int(min(have[name] / share for name, share in self._resources.items() if share)))
-
     def run(self, driver: Driver) -> None:
         """Run until nothing is left or the driver drains.
 
@@ -57,6 +46,9 @@ class TuneRunner:
 
         """
         with _ray(self._address, self._cores) as folder:
+            driver.begin(self._workers())
+            if driver.draining:
+                return
             searcher = ForestSearcher(driver)
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(run_task, place=self._place), self._resources),
@@ -74,13 +66,17 @@ class TuneRunner:
                 # ray.init puts a SIGTERM handler of its own in place; the driver's must stand during the run.
                 with draining_on_signals(driver):
                     tuner.fit()
-            except KeyboardInterrupt:
-                raise
             except Exception as error:
                 if searcher.fault is None:
                     raise RunnerBrokenError(f"{type(error).__name__}: {error}") from error
             if searcher.fault is not None:
                 raise searcher.fault
+
+    def _workers(self) -> int:
+        """How many tasks fit beside each other in the Ray that runs."""
+        have = ray.cluster_resources()
+        fits = (have.get(name.upper(), 0.0) / share for name, share in self._resources.items() if share)
+        return max(1, int(min(fits)))
 
 
 def run_task(config: dict[str, Any], place: Workplace) -> None:
@@ -177,15 +173,7 @@ def _ray(address: str | None, cores: int) -> Generator[Path]:
 
 
 def _join(address: str) -> None:
-    if ray.is_initialized():
-        return
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from error
-
-
-def _local_gpus() -> float:
-    import torch
-
-    return float(torch.cuda.device_count())

@@ -19,10 +19,11 @@ from orchestrator.errors import StoreError
 from orchestrator.estimate import images_seen, workload
 from orchestrator.ledger import Failure, StageRecord, StageStatus
 from orchestrator.runner.task import Task, Workplace
-from trainables.errors import DataError, DivergedError, InfeasibleError
+from trainables.errors import DataError, DivergedError, InfeasibleError, TrialError
 from trainables.keys import Stage
 from trainables.stages import Outcome, run_stage
 from trainables.stages.datasets import Datasets
+from trainables.training.state import reset_state
 
 REPORT_EVERY_S = 0.25
 """Records of shorter stages travel together: a report costs more than they do."""
@@ -41,28 +42,17 @@ def execute(task: Task, place: Workplace, datasets: Datasets, report: Report, *,
     outputs: dict[str, tuple[bytes, str]] = {}
     waiting: list[StageRecord] = []
     reported_at = time.monotonic()
-    for stage in task.stages:
-        if stage.parent and stage.parent not in outputs and stage.parent not in task.parent_sha256:
-            continue
-        record = _Attempt(stage, task, place, reraise).run(store, datasets, outputs)
-        waiting.append(record)
-        if time.monotonic() - reported_at >= REPORT_EVERY_S:
+    try:
+        for stage in task.stages:
+            if stage.parent and stage.parent not in outputs and stage.parent not in task.parent_sha256:
+                continue
+            waiting.append(_Attempt(stage, task, place, reraise).run(store, datasets, outputs))
+            if time.monotonic() - reported_at >= REPORT_EVERY_S:
+                report(waiting)
+                waiting, reported_at = [], time.monotonic()
+    finally:
+        if waiting:
             report(waiting)
-            waiting, reported_at = [], time.monotonic()
-    if waiting:
-        report(waiting)
-
-
-def reset_state(threads: int) -> None:
-    """Undo what an earlier task of this process may have left behind; no stage relies on any of it."""
-    torch.set_num_threads(threads)
-    torch.set_grad_enabled(True)
-    torch.set_default_dtype(torch.float32)
-    torch.manual_seed(0)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +74,7 @@ class _Attempt:
             sha256 = store.write(stage.key, outcome.artifact)
             outputs[stage.key] = outcome.artifact, sha256
         except Exception as error:
-            if self.reraise and _failure(error) == "bug":
+            if self.reraise and _is_bug(error):
                 raise
             return self._failed(error, started_at, time.perf_counter() - clock, parent_sha256)
         return self._complete(outcome, sha256, parent_sha256, started_at, busy_s)
@@ -119,7 +109,7 @@ class _Attempt:
     def _failed(self, error: Exception, started_at: float, busy_s: float, parent_sha256: str | None) -> StageRecord:
         status: StageStatus = "infeasible" if isinstance(error, InfeasibleError) else "failed"
         failure = _failure(error)
-        text = "".join(traceback.format_exception(error)) if failure == "bug" else str(error)
+        text = "".join(traceback.format_exception(error)) if _is_bug(error) else str(error)
         return self._record(
             status,
             started_at,
@@ -157,6 +147,11 @@ class _Attempt:
 
 class LostParentError(Exception):
     """A parent's output vanished between the start of the run and its use."""
+
+
+def _is_bug(error: Exception) -> bool:
+    """Whether nobody foresaw the error, so that its traceback is worth keeping."""
+    return _failure(error) == "bug" and not isinstance(error, TrialError)
 
 
 def _failure(error: Exception) -> Failure:

@@ -9,6 +9,7 @@ from typing import Literal
 from orchestrator.analysis.objectives import Objective
 from orchestrator.spec.expressions import Expression
 from orchestrator.spec.yaml_nodes import Value
+from trainables.config import Device
 
 MAX_CELLS = 1_000_000
 
@@ -68,6 +69,11 @@ class Resources:
 
     cpus: int = 1
     gpus: float = 0.0
+
+    @property
+    def device(self) -> Device:
+        """The device class of every stage."""
+        return "cuda" if self.gpus > 0 else "cpu"
 
 
 @dataclass(frozen=True, slots=True)

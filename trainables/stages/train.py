@@ -19,7 +19,7 @@ def train(config: TrialConfig, seed: int, data: Dataset, device: Device) -> Outc
     model = empty_model(config, data)
     initialise(model, generator(seed, "init"))
     history = fit(model, data, settings(config, config.train.epochs, config.train.lr, device), seed)
-    return Outcome(compact.save(model, {"bits": {}, "kept": {}}), {}, history)
+    return Outcome(compact.save(model, {"bits": {}}), {}, history)
 
 
 def settings(config: TrialConfig, epochs: int, lr: float, device: Device) -> Settings:

@@ -5,16 +5,13 @@ from statistics import median
 import torch
 from torch import nn
 
-from trainables.config import DATASETS, Precision, TrialConfig
+from trainables.config import DATASETS, SMALLEST_PROBED_IMAGE, Precision, TrialConfig
 from trainables.data.load import Dataset, Split
 from trainables.models.build import build, initialise
 from trainables.training.loop import Settings, fit
 from trainables.training.randomness import generator
 
 GAIN_NEEDED = 1.15  # below this the gain is within a machine's noise and not worth 16 bits of mantissa
-# Smaller images are trained in fp32. ResNet-8 on 8x8 digits measured 1.01, 1.11, 1.15 and 1.22 in four probes of one
-# machine: the answer would be noise, and with it every key of the study. (VGG-small gains 1.8 there all the same.)
-SMALLEST_IMAGE = 16
 STEPS = 2
 ROUNDS = 3
 STEP_S = 0.2  # a large network is probed on a smaller batch, so that an fp32 step takes about this long
@@ -24,7 +21,7 @@ def measure(config: TrialConfig) -> float:
     """Training images per second with bf16 over those with fp32, on random images, one thread, on the CPU.
 
     Both precisions take `ROUNDS` turns of `STEPS` steps after a turn to warm up; the medians are compared. It takes
-    about 3 s. Below `SMALLEST_IMAGE` pixels nothing is measured and the answer is 1.
+    about 3 s. Below `SMALLEST_PROBED_IMAGE` pixels nothing is measured and the answer is 1.
 
     Args:
         config: resolved with fp32.
@@ -36,7 +33,7 @@ def measure(config: TrialConfig) -> float:
     if config.data.image_size is None:
         msg = "data.image_size is open; the probe takes a resolved config (trainables.config.resolve)"
         raise ValueError(msg)
-    if config.data.image_size < SMALLEST_IMAGE:
+    if config.data.image_size < SMALLEST_PROBED_IMAGE:
         return 1.0
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
