@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -21,6 +22,7 @@ import psutil
 from orchestrator.layout import Layout
 from orchestrator.ledger import replay
 from orchestrator.plan import Plan, plan
+from orchestrator.precision import Precisions
 from orchestrator.spec.load import load_spec
 
 CORES = len(psutil.Process().cpu_affinity())
@@ -30,17 +32,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", nargs="?", default="pfr_grid.yaml")
     parser.add_argument("--skip-plain", action="store_true", help="only our side")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
         command = [sys.executable, "-m", "orchestrator.cli", "sweep", options.study, "--results", folder]
+        command += ["--data-root", str(options.data_root)]
         wall_s, peak_bytes = watched(command)
-        planned = plan(load_spec(options.study), lambda _: "fp32")
+        precisions = Precisions(Layout(results).probes, "cpu", print)
+        planned = plan(load_spec(options.study), precisions)
         report(planned, results, wall_s, peak_bytes)
         again_s, _ = watched(command)
         print(f"the same again, all cached    {again_s:8.1f} s")
         if not options.skip_plain:
-            compare(planned, results, wall_s)
+            compare(planned, results, wall_s, options.data_root)
 
 
 def watched(command: list[str]) -> tuple[float, int]:
@@ -84,19 +89,19 @@ def report(planned: Plan, results: Path, wall_s: float, peak_bytes: int) -> None
     print(f"peak memory of all processes  {peak_bytes / 2**30:8.2f} GiB")
 
 
-def compare(planned: Plan, results: Path, wall_s: float) -> None:
+def compare(planned: Plan, results: Path, wall_s: float, data_root: Path) -> None:
     records = replay(Layout(results).ledger).records
     once = sum(records[key].busy_s for key in planned.stages)
     each = sum(count * records[key].busy_s for key, count in planned.unshared().items())
     factor = each / once
     print(f"sharing factor of the plan    {factor:8.2f}")
     for reuse in (True, False):
-        plain_s = plain_grid(planned, reuse)
+        plain_s = plain_grid(planned, reuse, data_root)
         share = f", {plain_s / wall_s / factor:.0%} of the sharing factor" if reuse else ""
         print(f"plain Tune grid, reuse {reuse!s:6} {plain_s:8.1f} s  {plain_s / wall_s:.2f}x ours{share}")
 
 
-def plain_grid(planned: Plan, reuse: bool) -> float:
+def plain_grid(planned: Plan, reuse: bool, data_root: Path) -> float:
     """Seconds that Tune takes for every trial's whole path, Ray's start within, as ours."""
     from orchestrator.runner.environment import quiet_ray
 
@@ -106,6 +111,8 @@ def plain_grid(planned: Plan, reuse: bool) -> float:
 
     paths = [[planned.stages[key] for key in trial.path] for trial in planned.trials]
 
+    loaded: dict[str, Any] = {}
+
     def whole_path(config: dict[str, int]) -> dict[str, float]:
         import torch
 
@@ -114,7 +121,7 @@ def plain_grid(planned: Plan, reuse: bool) -> float:
 
         torch.set_num_threads(1)
         artifact: bytes | None = None
-        datasets = Datasets(Path("data"))
+        datasets = loaded.setdefault("sets", Datasets(data_root))  # a worker that is used again loads nothing twice
         for stage in paths[config["trial"]]:
             artifact = run_stage(stage, datasets.of(stage.config.data, stage.seed), artifact).artifact
         return {"bytes": len(artifact or b"")}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.analysis import tables
-from orchestrator.artifacts import publish
+from orchestrator.durable import publish
 from orchestrator.errors import StoreError
 from orchestrator.ledger import StageRecord
 from orchestrator.plan import Plan, Trial

@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.artifacts import sync_folder
+from orchestrator.durable import sync_folder
 from orchestrator.errors import StoreError
 
 LEDGER_VERSION = 1

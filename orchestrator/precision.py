@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.artifacts import publish
+from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
 from orchestrator.estimate import network
 from trainables.config import SMALLEST_PROBED_IMAGE, Device, Precision, TrialConfig, resolve

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from orchestrator.artifacts import publish
 from orchestrator.compaction import write_tables
+from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
 from orchestrator.layout import Layout
 from orchestrator.ledger import StageRecord, replay

@@ -35,8 +35,9 @@ ALLOWED: dict[str, set[str]] = {
         "trainables.config",
     },
     "orchestrator.plan": {"errors", "spec", "search", "trainables.config", "trainables.keys"},
-    "orchestrator.ledger": {"errors", "analysis"},
-    "orchestrator.artifacts": {"errors"},
+    "orchestrator.durable": set(),
+    "orchestrator.ledger": {"errors", "durable"},
+    "orchestrator.artifacts": {"errors", "durable"},
 }  # fmt: skip
 """By longest prefix; names without `trainables` or `orchestrator` are in the importer's own package."""
 

@@ -131,7 +131,7 @@ def test_a_missing_data_set_is_told_before_anything_starts(
     words = ("sweep", "tiny.yaml", "--set", "train.precision=fp32", "--data-root", "nowhere")
     assert run(command, monkeypatch, *words) == 2
     told = capsys.readouterr().err
-    assert "data set cifar10 is not whole under" in told
+    assert "data set cifar10 is not usable under" in told
     assert "data_batch_1" in told
     assert "--data-root" in told
     assert "--download" in told

@@ -1,7 +1,7 @@
 """The results of each stage on a fixed input stand until its version is raised.
 
-Bits are compared on the kind of machine and with the torch that the digests were taken on; elsewhere rounding may
-differ, and the numbers are compared to a tolerance that a changed algorithm does not meet.
+Bits are compared on the kind of machine and with the torch that the digests were taken on. Elsewhere rounding differs
+and training amplifies it: sizes and counts must be equal still, losses and accuracies nearly so.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from trainables.keys import STAGE_VERSIONS, PathFinder
 from trainables.stages import run_stage
 from trainables.stages.datasets import Datasets
 
+TOLERANCES = {"loss": 0.01, "accuracy": 0.03, "val": 0.03}
 GOLDEN = Path(__file__).with_name("golden.json")
 CONFIGS: dict[str, dict[str, object]] = {
     "stq": {"method": "stq", "pfr": 0.5, "epochs": 3, "scope": "all"},
@@ -62,7 +63,9 @@ def test_a_stage_gives_what_its_version_gave(method: str) -> None:
         expected = golden["methods"][method][kind]
         assert found["version"] == expected["version"], advice
         assert found["numbers"].keys() == expected["numbers"].keys(), advice
-        assert found["numbers"] == pytest.approx(expected["numbers"], rel=0.05, abs=0.05), advice
+        for name, number in found["numbers"].items():
+            tolerance = TOLERANCES.get(name.partition("_")[0], 0.0)
+            assert number == pytest.approx(expected["numbers"][name], rel=0, abs=tolerance), f"{name}: {advice}"
         if golden["machine"] == kind_of_machine():
             assert found["sha256"] == expected["sha256"], advice
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.config import TrialConfig, resolve
+from trainables.config import DataConfig, ModelConfig, TrainConfig, TrialConfig, resolve
 from trainables.keys import PathFinder, Stage
 
 
@@ -38,19 +38,31 @@ def test_trials_share_the_dense_parent_and_nothing_after_the_first_difference() 
     assert len({*one[1:], *other[1:], *dense[1:]}) == 5
 
 
-@pytest.mark.parametrize(
-    "sections",
-    [
-        {"data": {"name": "digits", "val_share": 0.2}},
-        {"model": {"name": "resnet8", "width": 8}},
-        {"model": {"name": "resnet8", "block": "bn_first"}},
-        {"train": {"epochs": 31}},
-        {"train": {"lr": 0.2}},
-        {"train": {"precision": "bf16"}},
-    ],
-)
-def test_every_leaf_of_the_root_changes_the_root_key(sections: dict[str, object]) -> None:
-    assert PathFinder().path(config(**sections), 0)[0].key != keys()[0]
+SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+OTHER: dict[str, dict[str, object]] = {
+    "data": {"name": "mnist", "image_size": 16, "train_size": 1000, "val_share": 0.2, "augment": "shift"},
+    "model": {"name": "resnet14", "width": 8, "stem": "imagenet", "block": "bn_first"},
+    "train": {
+        "epochs": 31, "lr": 0.2, "momentum": 0.8, "weight_decay": 0.0, "batch_size": 64, "schedule": "cosine",
+        "label_smoothing": 0.1, "precision": "bf16",
+    },
+}  # fmt: skip
+"""Another value for each leaf that has one."""
+
+
+@pytest.mark.parametrize(("section", "leaf"), [(section, leaf) for section in OTHER for leaf in OTHER[section]])
+def test_every_leaf_of_the_root_changes_the_root_key(section: str, leaf: str) -> None:
+    base: dict[str, dict[str, object]] = {"data": {"name": "digits"}, "model": {"name": "resnet8"}, "train": {}}
+    if leaf == "stem":
+        base = {"data": {"name": "cifar10"}, "model": {"name": "resnet18"}, "train": {}}
+    plain = PathFinder().path(config(**base), 0)[0].key
+    base[section][leaf] = OTHER[section][leaf]
+    assert PathFinder().path(config(**base), 0)[0].key != plain
+
+
+def test_no_leaf_is_forgotten() -> None:
+    fields = {name: set(section.model_fields) for name, section in SECTIONS.items()}
+    assert {name: set(leaves) for name, leaves in OTHER.items()} == {**fields, "train": fields["train"] - {"optimizer"}}
 
 
 def test_seed_and_device_class_are_part_of_the_key() -> None:
@@ -62,6 +74,11 @@ def test_binary_is_stq_at_pfr_0_whatever_its_inert_leaves_say() -> None:
     binary = keys(compress={"method": "binary"})
     assert keys(compress={"method": "stq", "pfr": 0, "threshold": 0.3, "score": "mean_abs", "scope": "all"}) == binary
     assert keys(compress={"method": "stq", "pfr": 0, "scale": "layer"}) != binary
+
+
+def test_equal_computations_written_otherwise_have_one_key() -> None:
+    plain = keys(compress={"method": "stq", "full_precision": ["first", "last"], "pfr": 0})
+    assert keys(compress={"method": "stq", "full_precision": ["last", "first"], "pfr": -0.0}) == plain
 
 
 def test_l1_prune_at_pfr_0_is_finetuning() -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -89,12 +91,30 @@ def test_a_foreign_ledger_is_refused_by_name(tmp_path: Path, line: dict[str, obj
         replay(tmp_path)
 
 
-def test_of_two_records_of_one_stage_the_settled_then_the_first_attempt_stands(tmp_path: Path) -> None:
-    commit(tmp_path, "1", record("a", "failed", failure="lost", finished_at=9.0, run="1"))
-    commit(tmp_path, "2", record("a", attempt=2, run="2"), record("b", attempt=1, run="2"))
-    commit(tmp_path, "3", record("a", attempt=1, run="3"), record("b", attempt=1, run="3"))
+def test_of_the_records_of_a_stage_the_complete_then_the_settled_then_the_latest_stands(tmp_path: Path) -> None:
+    commit(tmp_path, "1", record("a", "failed", failure="diverged", finished_at=9.0, run="1"))
+    commit(tmp_path, "2", record("a", finished_at=3.0, run="2"), record("b", "failed", failure="lost", finished_at=9.0))
+    commit(tmp_path, "3", record("a", finished_at=5.0, run="3"), record("b", "infeasible", finished_at=1.0, run="3"))
+    commit(tmp_path, "4", record("a", finished_at=4.0, run="4"))
     found = replay(tmp_path).records
-    assert (found["a"].run, found["b"].run) == ("3", "2")
+    assert (found["a"].run, found["b"].run) == ("3", "3")
+
+
+def test_a_disk_that_takes_a_part_of_a_line_is_an_error_not_a_commit(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from orchestrator.errors import StoreError\n"
+        "from orchestrator.ledger import LedgerWriter, StageRecord\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "record = StageRecord('k', 'train', None, 0, 'complete', 1.0, 1.0, 2.0)\n"
+        "try:\n    LedgerWriter(Path(sys.argv[1]), 'r').commit([record])\n"
+        "except StoreError as error:\n    print(error)\n"
+    )
+    printed = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True).stdout
+    assert "cannot append to the ledger: File too large" in printed
+    assert replay(tmp_path).records == {}
 
 
 def test_only_failures_that_would_repeat_are_settled() -> None:
@@ -133,3 +153,12 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "ledger").write_text("")
     with pytest.raises(StoreError, match=r"cannot append to the ledger: (File exists|Not a directory)"):
         commit(tmp_path / "ledger", "r", record("k"))
+
+
+def test_what_is_published_may_be_read_by_others_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        ArtifactStore(tmp_path).write("k", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "k").stat().st_mode & 0o777 == 0o644

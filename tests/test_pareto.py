@@ -422,6 +422,19 @@ def test_ranks_peel_fronts(problem: tuple[Points, list[str]]) -> None:
         left, level = left.drop(found.index), level + 1
 
 
+def test_rows_timed_elsewhere_than_most_are_left_out_of_a_front_on_time_alone() -> None:
+    df = trials(
+        {"accuracy": 0.8, "wall_time_s": 100.0, "machine": "laptop", "threads": 1},
+        {"accuracy": 0.9, "wall_time_s": 100.0, "machine": "laptop", "threads": 1},
+        {"accuracy": 0.9, "wall_time_s": 1.0, "machine": "server", "threads": 1},
+        {"accuracy": 0.9, "wall_time_s": 1.0, "machine": "laptop", "threads": 8},
+    )
+    timed = df.pareto.front({"accuracy": "max", "wall_time_s": "min"})
+    assert timed.index.tolist() == [1]
+    assert timed.attrs["left_out_because"]["mixed_hosts"] == 2
+    assert df.pareto.front({"accuracy": "max"}).index.tolist() == [1, 2, 3]
+
+
 def test_rows_left_out_have_no_rank() -> None:
     ranks = pareto.rank(trials({"accuracy": 0.8}, {"accuracy": None}, {}, {"role": "baseline"}))
     assert ranks.dtype == "Int64"

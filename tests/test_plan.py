@@ -60,6 +60,14 @@ def test_baselines_follow_the_schedule_of_the_cells_they_serve(command: Command)
     assert sorted(names) == ["binary", "binary", "dense", "dense_finetuned", "dense_finetuned"]
 
 
+def test_the_dense_row_is_compared_with_no_schedule_of_many(command: Command) -> None:
+    text = TINY.replace("compress.threshold: [0.5, 0.7]", "compress.epochs: [1, 2]")
+    rows = {trial.baseline: trial.baselines for trial in planned(command.study(text), "seeds=1").trials}
+    assert set(rows["dense"]) == {"dense"}
+    assert set(rows["dense_finetuned"]) == {"dense", "dense_finetuned"}
+    assert set(rows["binary"]) == set(rows[None]) == {"dense", "dense_finetuned", "binary"}
+
+
 def test_a_study_of_another_method_has_no_binary_baseline(command: Command) -> None:
     text = TINY.replace("method: stq", "method: l1_prune").replace("  compress.threshold: [0.5, 0.7]\n", "")
     names = {trial.baseline for trial in planned(command.study(text)).trials}

@@ -134,3 +134,26 @@ def test_a_worker_that_dies_between_parent_and_child_leaves_the_child_ready() ->
     again = schedule.take()
     assert again is not None
     assert again.stages == (evaluate,)
+
+
+def test_a_stage_that_kills_its_worker_takes_no_other_with_it() -> None:
+    """Stages that were only packed with it are handed out again without it, and none of them fails."""
+    stages = forest(1, [0.01 * n for n in range(1, 31)])
+    roots = {stages[0].key: record(stages[0])}
+    rest = [stage for stage in stages if stage.parent is not None]
+    schedule = Schedule(rest, roots, Estimator(), 2)
+    deadly = rest[0].key
+    exhausted: list[str] = []
+    done: set[str] = set()
+    while (task := schedule.take()) is not None:
+        keys = [stage.key for stage in task.stages]
+        if deadly in keys:
+            exhausted += schedule.give_back(keys)
+            continue
+        for stage in task.stages:
+            done.add(stage.key)
+            schedule.finish(record(stage))
+    assert exhausted == [deadly]
+    assert schedule.attempts(deadly) == MAX_ATTEMPTS
+    below = {stage.key for stage in rest if stage.parent == deadly}
+    assert done == {stage.key for stage in rest} - {deadly} - below

@@ -158,11 +158,13 @@ def test_a_killed_driver_loses_nothing_that_was_finished(
     for goal in (3, 9):
         process = command.start("sweep", "tiny.yaml")
         wait_until(lambda goal=goal: finished(command) >= goal, process)
+        assert process.poll() is None, "it was to be killed in the middle"
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-    kept = finished(command)
+    kept, whole = finished(command), len(planned(command.folder / "tiny.yaml").stages)
+    assert 9 <= kept < whole
     output = command("sweep", "tiny.yaml")
-    assert f"{len(planned(command.folder / 'tiny.yaml').stages) - kept} stages ran" in output
+    assert f"{whole - kept} stages ran" in output
     pd.testing.assert_frame_equal(deterministic(command.trials()), deterministic(swept.trials()), check_exact=True)
 
 

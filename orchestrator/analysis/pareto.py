@@ -56,7 +56,8 @@ def front(
     Returns:
         The rows. `attrs["left_out"]` is the number of rows that could not be compared and `attrs["left_out_because"]`
         splits it: `status` (not complete), `mixed_hosts` (an objective is a time and the row's stages ran on different
-        kinds of machines, or elsewhere than most rows), `missing` (an objective is null or NaN). Infinite values are compared.
+        kinds of machines, or elsewhere than most rows), `missing` (an objective is null or NaN). Infinite values are
+        compared.
 
     Raises:
         TableError: a wrong objective, or a column that is absent.

@@ -76,14 +76,7 @@ _MEASURED = (
     Column("compression", "1", "max", True, "double", "`dense_bytes` / `packed_bytes`, the whole file counted"),
     Column("payload_compression", "1", "max", True, "double", "the same for weights alone, manifest left out"),
     Column("layer_compression_max", "1", "max", True, "double", "the largest ratio of dense to stored bits of a layer"),
-    Column(
-        "pfr_achieved",
-        "fraction",
-        "max",
-        True,
-        "double",
-        "share of the filters in scope that were removed, after rounding",
-    ),
+    Column("pfr_achieved", "fraction", "max", True, "double", "share of the filters in scope that were removed"),
     Column("bits_per_weight", "bits", "min", True, "double", "stored bits per surviving weight, mean over the network"),
     Column("packed_bytes", "bytes", "min", True, "int64", "size of the packed file: what a device would store"),
     Column("dense_bytes", "bytes", None, True, "int64", "size of the dense parent's parameters in fp32"),
@@ -103,6 +96,7 @@ _MEASURED = (
     Column("threads", "1", None, False, "int64", "CPU threads of the stages"),
     Column("device", "", None, True, "string", "device class, `cpu` or `cuda`"),
     Column("hosts", "", None, False, "string", "machines on which the row's stages ran, joined by commas"),
+    Column("machine", "", None, False, "string", "kind of machine of the last stage: architecture, vector units, CPU"),
     Column(
         "mixed_hosts", "", None, False, "bool", "stages differ in machine kind, threads or device: no front on time"
     ),
