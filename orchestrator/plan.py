@@ -48,12 +48,16 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All trials of a study, cells first, and their stages by key, parents before children."""
+    """All trials of a study, cells first, and their stages by key, parents before children.
+
+    `collapsed` counts cells that `when` made equal to another one.
+    """
 
     spec: StudySpec
     trials: tuple[Trial, ...]
     stages: Mapping[str, Stage]
     excluded: tuple[Excluded, ...]
+    collapsed: int = 0
 
     @property
     def cells(self) -> int:
@@ -86,7 +90,7 @@ def plan(spec: StudySpec, precision_of: PrecisionOf) -> Plan:
     builder = _Builder(PathFinder(spec.resources.device), precision_of)
     for cell in found.cells:
         builder.add(cell)
-    return Plan(spec, builder.trials(), builder.stages, found.excluded)
+    return Plan(spec, builder.trials(), builder.stages, found.excluded, found.collapsed)
 
 
 class _Builder:

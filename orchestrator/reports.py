@@ -95,6 +95,8 @@ def plan_report(
     terminal.print(table)
     for item in plan.excluded:
         say(terminal, f"excluded: {item.count:,} cells by `{item.expression}`")
+    if plan.collapsed:
+        say(terminal, f"collapsed: {plan.collapsed:,} cells that `when` makes equal to another")
     _sharing(terminal, plan, estimator)
     _time_needed(terminal, plan, list(to_run.values()), cores)
 

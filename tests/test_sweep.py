@@ -196,6 +196,18 @@ def test_a_signal_drains_and_the_next_run_goes_on(command: Command, number: sign
     assert command.trials()["status"].isna().any()
 
 
+@pytest.mark.ray
+def test_an_address_joins_a_running_cluster(swept: Command, command: Command, deterministic: Chosen) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        command("sweep", command.study(), "--address", cluster.address)
+    finally:
+        cluster.shutdown()
+    pd.testing.assert_frame_equal(deterministic(command.trials()), deterministic(swept.trials()), check_exact=True)
+
+
 def test_ctrl_c_drains_the_serial_runner_too(command: Command) -> None:
     process = command.start("sweep", command.study(TINY.replace("epochs: 2", "epochs: 20")), *SERIAL)
     wait_until(lambda: finished(command) >= 1, process)
