@@ -137,6 +137,16 @@ def test_a_missing_data_set_is_told_before_anything_starts(
     assert "--download" in told
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:port"])
+def test_an_address_where_nobody_listens_is_told(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    command.study(ONE_CELL)
+    assert run(command, monkeypatch, "sweep", "tiny.yaml", "--address", address) == 2
+    assert f"--address {address}: no Ray cluster answers there" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_results_folder_that_cannot_be_written_is_named(
     command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -6,6 +6,7 @@ The only file that imports ray. Tune's own memory, loggers and prints are off: t
 import contextlib
 import logging
 import shutil
+import socket
 import tempfile
 from collections.abc import Generator, Sequence
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from orchestrator.runner.task import Task, Workplace
 if TYPE_CHECKING:
     from trainables.stages.datasets import Datasets
 
+CONNECT_S = 10.0
 OBJECT_STORE_BYTES = 100 * 2**20  # tasks and records are small; artifacts go through the store
 
 
@@ -174,6 +176,17 @@ def _ray(address: str | None, cores: int) -> Generator[Path]:
 
 def _join(address: str) -> None:
     try:
+        if address != "auto":
+            _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from error
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"--address {address}: no Ray cluster answers there ({error}). "
+            "Name the head's HOST:PORT as `ray start --head` prints it, or auto for the one on this machine."
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Ray itself would go on trying for minutes where nobody listens."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
