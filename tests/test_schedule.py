@@ -1,5 +1,6 @@
 """The forest is handed out in order, once, and nothing is lost on the way."""
 
+import dataclasses
 import random
 from collections.abc import Sequence
 
@@ -157,3 +158,22 @@ def test_a_stage_that_kills_its_worker_takes_no_other_with_it() -> None:
     assert schedule.attempts(deadly) == MAX_ATTEMPTS
     below = {stage.key for stage in rest if stage.parent == deadly}
     assert done == {stage.key for stage in rest} - {deadly} - below
+
+
+def test_what_is_left_is_reckoned_at_the_pace_of_its_own_kind() -> None:
+    stages = forest(1, [0.1, 0.2, 0.3])
+    schedule = Schedule(stages, {}, Estimator(), 1)
+    expected = {stage.key: Estimator().estimate(stage).seconds for stage in stages}
+    assert schedule.open_seconds == pytest.approx(sum(expected.values()))
+    train, compress = stages[0], stages[1]
+    schedule.take()
+    schedule.finish(dataclasses.replace(record(train), busy_s=7 * expected[train.key]))
+    rest = sum(expected.values()) - expected[train.key]
+    assert schedule.open_seconds == pytest.approx(7 * rest), "nothing else is known yet"
+    schedule.take()
+    schedule.finish(dataclasses.replace(record(compress), busy_s=2 * expected[compress.key]))
+    others = [stage for stage in stages if stage.kind == "compress" and stage is not compress]
+    evaluations = [stage for stage in stages if stage.kind == "evaluate"]
+    overall = (7 * expected[train.key] + 2 * expected[compress.key]) / (expected[train.key] + expected[compress.key])
+    left = 2 * sum(expected[s.key] for s in others) + overall * sum(expected[s.key] for s in evaluations)
+    assert schedule.open_seconds == pytest.approx(left)

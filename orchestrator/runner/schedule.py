@@ -4,7 +4,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 
-from orchestrator.estimate import Estimator
+from orchestrator.estimate import Estimator, workload
 from orchestrator.ledger import StageRecord
 from orchestrator.runner.task import Task
 from trainables.keys import Stage
@@ -31,8 +31,9 @@ class Schedule:
         self._attempts = dict.fromkeys(self._stages, 0)
         self._seconds = {stage.key: estimator.estimate(stage).seconds for stage in stages}
         self._open = set(self._stages)
-        self._open_s = sum(self._seconds.values())
-        self._expected_s = self._spent_s = 0.0
+        self._pace = _Pace()
+        for stage in stages:
+            self._pace.expect(stage, self._seconds[stage.key])
         self._running: set[str] = set()
         self._ready: list[tuple[float, int, str]] = []
         self._ready_seconds = 0.0
@@ -62,15 +63,15 @@ class Schedule:
 
     @property
     def open_seconds(self) -> float:
-        """Estimated busy seconds of all that has not finished, corrected by how long the finished stages took."""
-        return self._pace * self._open_s
+        """Estimated busy seconds of all that has not finished, corrected by how long its like has taken so far."""
+        return self._pace.open_seconds()
 
     def take(self) -> Task | None:
         """The next task, or None while all that is left waits for running parents.
 
         What a dead worker had begun goes alone with its leaves: should it kill again, it takes nothing with it.
         """
-        budget = min(TASK_S / self._pace, self._ready_seconds / (2 * self._workers))
+        budget = min(TASK_S / self._pace.overall(), self._ready_seconds / (2 * self._workers))
         taken: list[Stage] = []
         seconds = 0.0
         while self._ready and (not taken or self._fits(self._ready[0][2], budget - seconds)):
@@ -89,8 +90,7 @@ class Schedule:
         self._close(record.key)
         if record.status != "complete":
             return self._close_descendants(record.key)
-        self._expected_s += self._seconds[record.key]
-        self._spent_s += record.busy_s
+        self._pace.learn(self._stages[record.key], self._seconds[record.key], record.busy_s)
         self._sha256[record.key] = record.artifact_sha256
         for child in self._children[record.key]:
             if child.key not in self._running:
@@ -146,11 +146,6 @@ class Schedule:
     def _fits(self, key: str, seconds: float) -> bool:
         return not self._attempts[key] and self._seconds[key] <= seconds
 
-    @property
-    def _pace(self) -> float:
-        """Seconds spent for a second expected, so far."""
-        return self._spent_s / self._expected_s if self._spent_s and self._expected_s else 1.0
-
     def _push(self, key: str) -> None:
         heapq.heappush(self._ready, (-self._remaining[key], self._order[key], key))
         self._ready_seconds += self._remaining[key]
@@ -162,7 +157,7 @@ class Schedule:
 
     def _close(self, key: str) -> None:
         self._open.discard(key)
-        self._open_s -= self._seconds[key]
+        self._pace.expect(self._stages[key], -self._seconds[key])
         self._running.discard(key)
 
     def _close_descendants(self, key: str) -> list[str]:
@@ -179,3 +174,34 @@ class Schedule:
             longest = max((remaining[child.key] for child in self._children[key]), default=0.0)
             remaining[key] = self._seconds[key] + longest
         return remaining
+
+
+class _Pace:
+    """Seconds spent for a second expected, by workload."""
+
+    def __init__(self) -> None:
+        self._open: defaultdict[str, float] = defaultdict(float)
+        self._expected: defaultdict[str, float] = defaultdict(float)
+        self._spent: defaultdict[str, float] = defaultdict(float)
+
+    def expect(self, stage: Stage, seconds: float) -> None:
+        """Add to the seconds that are open."""
+        self._open[workload(stage)] += seconds
+
+    def learn(self, stage: Stage, expected: float, spent: float) -> None:
+        """Take a finished stage into account."""
+        self._expected[workload(stage)] += expected
+        self._spent[workload(stage)] += spent
+
+    def overall(self) -> float:
+        """Over all that finished; 1 before."""
+        expected, spent = sum(self._expected.values()), sum(self._spent.values())
+        return spent / expected if spent and expected else 1.0
+
+    def open_seconds(self) -> float:
+        """What is open, each workload at its own pace, or at that of all where none of it has finished."""
+        overall = self.overall()
+        return sum(
+            seconds * (self._spent[kind] / self._expected[kind] if self._expected[kind] else overall)
+            for kind, seconds in self._open.items()
+        )
