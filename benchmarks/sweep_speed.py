@@ -1,10 +1,10 @@
 """A whole study against the same trials on a plain Ray Tune grid, in one run: wall time, sharing, efficiency, memory.
 
-    uv run python benchmarks/sweep_speed.py [STUDY]            (about 8 minutes for pfr_grid.yaml on 2 cores)
-    uv run python benchmarks/sweep_speed.py STUDY --skip-plain
+    uv run python benchmarks/sweep_speed.py [STUDY]                  (about 6 minutes for pfr_grid.yaml on 2 cores)
+    uv run python benchmarks/sweep_speed.py STUDY --default-grid     (and Tune as it comes, without actor reuse)
 
-Both sides pay for starting Ray. The plain grids run the whole path of every trial, cells and baselines alike, once with
-actor reuse and, as Tune does by default, once without.
+Each side is a process of its own, timed from outside, its memory sampled alike; each pays for its imports and for
+starting Ray. The plain grid runs the whole path of every trial, cells and baselines alike.
 """
 
 import argparse
@@ -26,36 +26,57 @@ from orchestrator.precision import Precisions
 from orchestrator.spec.load import load_spec
 
 CORES = len(psutil.Process().cpu_affinity())
+MEMORY_EVERY_S = 5.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", nargs="?", default="pfr_grid.yaml")
-    parser.add_argument("--skip-plain", action="store_true", help="only our side")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--default-grid", action="store_true", help="also a plain grid without actor reuse")
+    parser.add_argument("--plain", choices=("reuse", "default"), help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.plain:
+        plain_grid(planned(options.study, options.results), options.plain == "reuse", options.data_root)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder)
-        command = [sys.executable, "-m", "orchestrator.cli", "sweep", options.study, "--results", folder]
-        command += ["--data-root", str(options.data_root)]
-        wall_s, peak_bytes = watched(command)
-        precisions = Precisions(Layout(results).probes, "cpu", print)
-        planned = plan(load_spec(options.study), precisions)
-        report(planned, results, wall_s, peak_bytes)
-        again_s, _ = watched(command)
-        print(f"the same again, all cached    {again_s:8.1f} s")
-        if not options.skip_plain:
-            compare(planned, results, wall_s, options.data_root)
+        compare(options, Path(folder))
+
+
+def planned(study: str, results: Path) -> Plan:
+    return plan(load_spec(study), Precisions(Layout(results).probes, "cpu", print))
+
+
+def compare(options: argparse.Namespace, results: Path) -> None:
+    ours = [sys.executable, "-m", "orchestrator.cli", "sweep", options.study, "--results", str(results)]
+    ours += ["--data-root", str(options.data_root)]
+    wall_s, peak_bytes = watched(ours)
+    whole = planned(options.study, results)
+    report(whole, results, wall_s, peak_bytes)
+    again_s, _ = watched(ours)
+    print(f"the same again, all cached    {again_s:8.1f} s")
+    records = replay(Layout(results).ledger).records
+    once = sum(records[key].busy_s for key in whole.stages)
+    factor = sum(count * records[key].busy_s for key, count in whole.unshared().items()) / once
+    print(f"sharing factor of the plan    {factor:8.2f}")
+    for kind in ("reuse", "default") if options.default_grid else ("reuse",):
+        plain = [sys.executable, __file__, options.study, "--plain", kind, "--results", str(results)]
+        plain_s, _ = watched([*plain, "--data-root", str(options.data_root)])
+        share = f"{plain_s / wall_s / factor:.0%} of the sharing factor"
+        print(f"plain Tune grid, {kind:13}{plain_s:8.1f} s   {plain_s / wall_s:.2f}x ours, {share}")
 
 
 def watched(command: list[str]) -> tuple[float, int]:
     """Wall seconds of a command, and the largest sum of proportional memory over it and its descendants."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    peak = 0
+    peak, due = 0, started + MEMORY_EVERY_S
     while process.poll() is None:
-        peak = max(peak, memory(process.pid))
-        time.sleep(0.5)
+        if time.perf_counter() >= due:
+            peak = max(peak, memory(process.pid))
+            due = time.perf_counter() + MEMORY_EVERY_S
+        time.sleep(0.05)
     if process.returncode:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
     return time.perf_counter() - started, peak
@@ -75,42 +96,27 @@ def memory(pid: int) -> int:
     return total
 
 
-def report(planned: Plan, results: Path, wall_s: float, peak_bytes: int) -> None:
-    stages = pd.read_parquet(results / planned.spec.study / "_stages.parquet")
+def report(whole: Plan, results: Path, wall_s: float, peak_bytes: int) -> None:
+    stages = pd.read_parquet(results / whole.spec.study / "_stages.parquet")
     training = stages[stages["stage"].isin(["train", "compress"])]
     span_s = (training["finished_at"].max() - stages["started_at"].min()).total_seconds()
-    inside = stages[stages["finished_at"] <= training["finished_at"].max()]
-    busy_s = inside["busy_s"].sum()
-    baselines = len(planned.trials) - planned.cells
-    print(f"{planned.spec.study}: {planned.cells} cells + {baselines} baselines, {CORES} cores")
+    busy_s = stages[stages["finished_at"] <= training["finished_at"].max()]["busy_s"].sum()
+    print(f"{whole.spec.study}: {whole.cells} cells + {len(whole.trials) - whole.cells} baselines, {CORES} cores")
     print(f"wall time, Ray's start within {wall_s:8.1f} s")
     print(f"busy time of all stages       {stages['busy_s'].sum():8.1f} s")
     print(f"efficiency                    {busy_s / (CORES * span_s):8.3f}   busy / (cores x {span_s:.1f} s)")
     print(f"peak memory of all processes  {peak_bytes / 2**30:8.2f} GiB")
 
 
-def compare(planned: Plan, results: Path, wall_s: float, data_root: Path) -> None:
-    records = replay(Layout(results).ledger).records
-    once = sum(records[key].busy_s for key in planned.stages)
-    each = sum(count * records[key].busy_s for key, count in planned.unshared().items())
-    factor = each / once
-    print(f"sharing factor of the plan    {factor:8.2f}")
-    for reuse in (True, False):
-        plain_s = plain_grid(planned, reuse, data_root)
-        share = f", {plain_s / wall_s / factor:.0%} of the sharing factor" if reuse else ""
-        print(f"plain Tune grid, reuse {reuse!s:6} {plain_s:8.1f} s  {plain_s / wall_s:.2f}x ours{share}")
-
-
-def plain_grid(planned: Plan, reuse: bool, data_root: Path) -> float:
-    """Seconds that Tune takes for every trial's whole path, Ray's start within, as ours."""
+def plain_grid(whole: Plan, reuse: bool, data_root: Path) -> None:
+    """Every trial's whole path as one Tune trial, with the same quiet settings as ours."""
     from orchestrator.runner.environment import quiet_ray
 
     quiet_ray()
     import ray
     from ray import tune
 
-    paths = [[planned.stages[key] for key in trial.path] for trial in planned.trials]
-
+    paths = [[whole.stages[key] for key in trial.path] for trial in whole.trials]
     loaded: dict[str, Any] = {}
 
     def whole_path(config: dict[str, int]) -> dict[str, float]:
@@ -126,8 +132,6 @@ def plain_grid(planned: Plan, reuse: bool, data_root: Path) -> float:
             artifact = run_stage(stage, datasets.of(stage.config.data, stage.seed), artifact).artifact
         return {"bytes": len(artifact or b"")}
 
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import ray, ray.tune"], check=True)  # what a fresh driver pays for imports
     ray.init(address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
@@ -137,7 +141,6 @@ def plain_grid(planned: Plan, reuse: bool, data_root: Path) -> float:
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         ).fit()
     ray.shutdown()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -95,13 +95,14 @@ def test_the_rule_can_be_broken() -> None:
     assert faults("orchestrator.analysis.load", {"orchestrator.plan"}) == ["orchestrator.plan"]
 
 
-def test_only_one_file_imports_ray_and_only_one_reads_yaml() -> None:
-    users = {"ray": set[str](), "ruamel": set[str]()}
+def test_only_one_file_imports_tune_and_only_one_reads_yaml() -> None:
+    users = {"ray": set[str](), "ray.tune": set[str](), "ruamel": set[str]()}
     for module, path in modules():
         for library, found in users.items():
             if within_any(imported(path), library):
                 found.add(module)
-    assert users["ray"] == {"orchestrator.runner.tune"}
+    assert users["ray"] == {"orchestrator.runner.tune", "orchestrator.runner.forest"}
+    assert users["ray.tune"] == {"orchestrator.runner.forest"}
     assert len(users["ruamel"]) == 1
 
 
