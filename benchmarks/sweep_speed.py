@@ -9,6 +9,7 @@ starting Ray. The plain grid runs the whole path of every trial, cells and basel
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -109,10 +110,8 @@ def report(whole: Plan, results: Path, wall_s: float, peak_bytes: int) -> None:
 
 
 def plain_grid(whole: Plan, reuse: bool, data_root: Path) -> None:
-    """Every trial's whole path as one Tune trial, with the same quiet settings as ours."""
-    from orchestrator.runner.environment import quiet_ray
-
-    quiet_ray()
+    """Every trial's whole path as one Tune trial, Ray as it comes."""
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # or every worker would build an environment first
     import ray
     from ray import tune
 
@@ -132,7 +131,7 @@ def plain_grid(whole: Plan, reuse: bool, data_root: Path) -> None:
             artifact = run_stage(stage, datasets.of(stage.config.data, stage.seed), artifact).artifact
         return {"bytes": len(artifact or b"")}
 
-    ray.init(address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address="local", num_cpus=CORES, log_to_driver=False, logging_level=logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
             whole_path,

@@ -27,6 +27,10 @@ class Layout:
         """Answers of earlier precision probes: a store keeps to one answer, or its keys would drift."""
         return self.root / ".store" / "probes.json"
 
+    def drain(self, run: str) -> Path:
+        """File that exists while a run is being drained."""
+        return self.root / ".store" / "drains" / run
+
     def lock(self, study: str) -> Path:
         """File that a running sweep of the study holds locked."""
         return self.root / ".store" / "locks" / study

@@ -106,7 +106,8 @@ def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) 
 def _runner(plan: Plan, options: Options, run: str) -> Runner:
     resources = plan.spec.resources
     _check_resources(resources.cpus, resources.gpus, options)
-    place = Workplace(options.layout.artifacts.root, options.data_root, resources.cpus, run)
+    layout = options.layout
+    place = Workplace(layout.artifacts.root, layout.drain(run), options.data_root, resources.cpus, run)
     if options.runner == "serial":
         from orchestrator.runner.serial import SerialRunner
 

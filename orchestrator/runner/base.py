@@ -96,6 +96,7 @@ class Driver:
         self.draining = False
         self._layout = layout
         self._run = run
+        self._drain = layout.drain(run)
         self._writer = LedgerWriter(layout.ledger, run)
         self._observer = observer
         self._workers = 1
@@ -153,20 +154,23 @@ class Driver:
     def lost(self, task: Task, reason: str) -> None:
         """A worker died: its unfinished stages go back, or fail when that happened too often."""
         unfinished = [stage.key for stage in task.stages if stage.key in self.schedule.running]
-        if not unfinished:
+        if not unfinished or self.draining:
             return
         self._observer.lost(unfinished, reason)
         exhausted = self.schedule.give_back(unfinished)
         self.commit([self._lost_record(key, reason) for key in exhausted])
 
     def drain(self) -> None:
-        """Hand out no further work."""
+        """Hand out no further work, and begin no further stage of what was handed out."""
         if not self.draining:
             self.draining = True
+            self._drain.parent.mkdir(parents=True, exist_ok=True)
+            self._drain.touch()
             self._observer.draining()
 
     def close(self) -> None:
         """Write the tables as they stand and close the ledger."""
+        self._drain.unlink(missing_ok=True)
         self._tables.write(self.records)
         self._writer.close()
 

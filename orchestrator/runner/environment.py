@@ -10,6 +10,7 @@ _QUIET: Mapping[str, str] = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_SCHEDULER_EVENTS": "0",
+    "RAY_prestart_worker_first_driver": "0",  # Tune's actors want workers of their own; these would only cost time
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_memory_usage_threshold": "0.98",  # Ray's monitor ends the whole Tune run when it kills a worker
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

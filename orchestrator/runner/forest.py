@@ -4,6 +4,7 @@ Tune's own memory, loggers and prints are off: the ledger remembers.
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from trainables.stages.datasets import Datasets
 
 
-def fit(driver: Driver, place: Workplace, resources: Mapping[str, float], folder: Path) -> None:
+def fit(driver: Driver, place: Workplace, resources: Mapping[str, float], workers: int, folder: Path) -> None:
     """Run until nothing is left or the driver drains; Tune's own files go to `folder`.
 
     Raises:
@@ -31,7 +32,8 @@ def fit(driver: Driver, place: Workplace, resources: Mapping[str, float], folder
 
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    searcher = ForestSearcher(driver)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # or the workers would be started one after the other
+    searcher = ForestSearcher(driver, tasks=workers + 1)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_task, place=place), dict(resources)),
         tune_config=tune.TuneConfig(
@@ -80,8 +82,9 @@ def _datasets(root: Path) -> "Datasets":
 class ForestSearcher(Searcher):
     """Hands out tasks of a driver as Tune trials; nothing is suggested, everything is looked up."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, tasks: int) -> None:
         super().__init__(metric="records", mode="max")
+        self._most = tasks
         self.fault: StoreError | None = None
         self._driver = driver
         self._tasks: dict[str, Task] = {}
@@ -91,10 +94,13 @@ class ForestSearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """A task as a trial's config; None while parents run; FINISHED at the end or while draining."""
+        """A task as a trial's config; None while parents run; FINISHED at the end or while draining.
+
+        One task waits for the next free worker; more would be taken before it is known what is best next.
+        """
         if self.fault or self._driver.draining or self._driver.finished:
             return Searcher.FINISHED
-        task = self._driver.take()
+        task = self._driver.take() if len(self._tasks) < self._most else None
         if task is None:
             return None
         self._tasks[trial_id] = task

@@ -21,9 +21,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """Where a worker finds things and what it may use."""
+    """Where a worker finds things and what it may use.
+
+    While the file `drain` exists, no further stage of a task is begun.
+    """
 
     artifacts: Path
+    drain: Path
     data_root: Path
     threads: int
     run: str

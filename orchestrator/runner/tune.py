@@ -43,11 +43,12 @@ class TuneRunner:
             importing.join()
             from orchestrator.runner.forest import fit
 
-            driver.begin(self._workers())
+            workers = self._workers()
+            driver.begin(workers)
             # ray.init puts a SIGTERM handler of its own in place; the driver's must stand during the run.
             with draining_on_signals(driver):
                 if not driver.draining:
-                    fit(driver, self._place, self._resources, folder)
+                    fit(driver, self._place, self._resources, workers, folder)
 
     def _workers(self) -> int:
         """How many tasks fit beside each other in the Ray that runs."""

@@ -46,6 +46,8 @@ def execute(task: Task, place: Workplace, datasets: Datasets, report: Report, *,
         for stage in task.stages:
             if stage.parent and stage.parent not in outputs and stage.parent not in task.parent_sha256:
                 continue
+            if place.drain.exists():
+                break
             waiting.append(_Attempt(stage, task, place, reraise).run(store, datasets, outputs))
             if time.monotonic() - reported_at >= REPORT_EVERY_S:
                 report(waiting)
