@@ -17,10 +17,10 @@ class Stq(Method):
     """Wq_o = m_o * a_o * sign(W_o), m_o in {0, 1}: ternary weights whose zeros come by whole filters.
 
     W is the latent weight of shape (O, I, k, k), a_o = mean|W_o| (or of the layer, or 1), sign(0) = +1. Gradient:
-    dW = dWq * 1[|W| <= 1], also for masked filters until the masks freeze, so that they may come back; W is clamped to
-    [-1, 1] after each step. The mask stands after BN and activation, which comes to the same, as a pruned channel is
-    zero everywhere in the end. Channels with the largest score are masked: the share of near-zero weights, the
-    binarization error, or the smallest mean|W_o|.
+    dW = dWq * 1[|W| <= 1], also for masked filters until the masks freeze, so that they may come back. W is not clamped:
+    beyond 1 weight decay alone brings it back. The mask stands after BN and activation, which comes to the same, as a
+    pruned channel is zero everywhere in the end. Channels with the largest score are masked: the share of near-zero
+    weights, the binarization error, or the smallest mean|W_o|.
 
     At PFR 0 it is weight binarization (XNOR-Net, Rastegari et al., ECCV 2016), without any mask. Reference: STQ-Nets
     (Munagala, Prabhu and Namboodiri, BMVC 2020); its body was not available, so score, ramp and gradient are inferred.
@@ -30,7 +30,6 @@ class Stq(Method):
 
     def __init__(self, config: StqConfig) -> None:
         self.config = config
-        self.latent: list[Tensor] = []
 
     def transform(self, model: nn.Module, example: Tensor) -> None:
         """Make the layers binary that are not to stay fp32, and mask the readers of every group in scope.
@@ -44,7 +43,6 @@ class Stq(Method):
             layer = model.get_submodule(name)
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 _replace(model, name, binary_twin(layer, self.config.scale))
-                self.latent.append(layer.weight)
         if groups:
             self.pruner = FilterPruner(self.config, _sparability(self.config), groups, model)
 
@@ -52,12 +50,6 @@ class Stq(Method):
         """Recompute or freeze the masks."""
         if self.pruner is not None:
             self.pruner.before_epoch(model, epoch, epochs)
-
-    @torch.no_grad()
-    def after_step(self, model: nn.Module) -> None:
-        """Clamp the latent weights to [-1, 1]: beyond, no gradient would reach them and bring them back."""
-        for latent in self.latent:
-            latent.clamp_(-1, 1)
 
     @torch.no_grad()
     def finalize(self, model: nn.Module) -> Compact:
