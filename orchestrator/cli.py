@@ -80,7 +80,7 @@ def _add_result_commands(commands: Subparsers) -> None:
     pareto.add_argument("--max", action="append", default=[], metavar="COLUMN[:TOLERANCE]", help="larger is better")
     pareto.add_argument("--min", action="append", default=[], metavar="COLUMN[:TOLERANCE]", help="smaller is better")
     pareto.add_argument("--over", default="seed", help="average over this first (default: seed; none: single rows)")
-    pareto.add_argument("--select-on", metavar="COLUMN", help="choose on this in place of accuracy: val_accuracy")
+    pareto.add_argument("--select-on", choices=("val_accuracy",), help="choose on it in place of accuracy")
     form = pareto.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print CSV")
     form.add_argument("--json", action="store_true", help="print JSON, one object a line")
@@ -197,7 +197,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     plan = _planned(options, may_probe=False)
-    sys.stdout.write(f"{plan.spec.source}: no fault; {plan.cells:,} cells\n")
+    sys.stdout.write(f"{plan.spec.source}: no fault; {plan.cells:,} cell{'' if plan.cells == 1 else 's'}\n")
     return 0
 
 
@@ -238,7 +238,7 @@ def _pareto(options: argparse.Namespace) -> int:
     elif options.json:
         sys.stdout.write(front.to_json(orient="records", lines=True, double_precision=15))
     else:
-        front_report(console(), front, objectives)
+        front_report(console(), df, front, objectives, options.select_on or "")
     return 0
 
 

@@ -17,7 +17,7 @@ from orchestrator.ledger import replay
 from orchestrator.locks import holder
 from orchestrator.plan import Plan
 from orchestrator.runner.base import Missing
-from orchestrator.screen import STAGE_KINDS, duration, number, signature
+from orchestrator.screen import STAGE_KINDS, duration, number, plural, signature
 from orchestrator.spec.load import shipped_studies
 from orchestrator.sweep import Summary
 
@@ -36,41 +36,52 @@ def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
     folder = results / spec.study
     df = load(folder)
     state = "interrupted" if summary.interrupted else "finished"
-    work = f"{summary.ran} stages ran, {summary.cached} were cached"
+    work = f"{plural(summary.ran, 'stage')} ran, {summary.cached} cached"
     say(terminal, f"{spec.study} {state} in {duration(summary.wall_s)}: {work}")
     failed = _failures(terminal, df)
     if summary.interrupted:
         say(terminal, "What is finished is kept; the same command goes on from there.")
-    front: pd.DataFrame = df.pareto.front(spec.objectives, over="seed")
-    front_report(terminal, front, spec.objectives)
+    front_report(terminal, df, df.pareto.front(spec.objectives, over="seed"), spec.objectives)
     say(terminal, f"\n{folder}/trials.parquet: one row a trial; in Python: orchestrator.load({str(folder)!r})")
     say(terminal, f"Look further: orchestrator pareto {folder} {' '.join(map(_argument, spec.objectives))}")
     return failed
 
 
-def front_report(terminal: Console, front: "pd.DataFrame", objectives: Sequence[Objective]) -> None:
-    """A front as a table: what varies, then the objectives, best first by the first of them."""
+def front_report(
+    terminal: Console, df: "pd.DataFrame", front: "pd.DataFrame", objectives: Sequence[Objective], chosen_on: str = ""
+) -> None:
+    """A front of `df` as a table: what varies among the cells, then the objectives, best first by the first of them.
+
+    `chosen_on` names the column that stood in for `accuracy` when the front was chosen.
+    """
     if front.empty:
         say(terminal, "No trial has all objectives yet, so there is no front.")
         return
     first = objectives[0]
     ordered = front.sort_values(first.column, ascending=first.direction == "min", kind="stable")
     names = [objective.column for objective in objectives]
-    varied = [
-        str(name) for name in front.columns if is_config_column(str(name)) and front[name].nunique(dropna=False) > 1
-    ]
-    columns = [*varied, *(["n_seeds"] if "n_seeds" in front.columns else []), *names]
-    say(terminal, f"Pareto front: {len(front)} points, {', '.join(map(_wish, objectives))}")
-    table = _table(*columns)
+    known = [name for name in ("trial_id", "n_seeds") if name in front.columns]
+    columns = [*_varied(df), *known, *names]
+    chosen = f"; chosen on {chosen_on}, the test accuracy is shown" if chosen_on else ""
+    say(terminal, f"Pareto front: {plural(len(front), 'point')}, {', '.join(map(_wish, objectives))}{chosen}")
+    table = _table(*(name.replace(".", ".\n") for name in columns))
     for row in ordered.head(ROWS_SHOWN).to_dict("records"):
         table.add_row(*(_cell(row, name) for name in columns))
-    if len(front) > ROWS_SHOWN:
-        table.caption = f"{len(front) - ROWS_SHOWN} more points"
+    notes = ["mean ± standard deviation of the seeds"] if "n_seeds" in front.columns else []
+    notes += [f"{len(front) - ROWS_SHOWN} more points"] if len(front) > ROWS_SHOWN else []
+    table.caption = "; ".join(notes) or None
     terminal.print(table)
     if left_out := front.attrs.get("left_out"):
         because: Mapping[str, int] = front.attrs["left_out_because"]
         reasons = ", ".join(f"{count} {LEFT_OUT[reason]}" for reason, count in because.items() if count)
-        say(terminal, f"{left_out} rows could not be compared: {reasons}")
+        say(terminal, f"{plural(left_out, 'row')} could not be compared: {reasons}")
+
+
+def _varied(df: "pd.DataFrame") -> list[str]:
+    """The config columns in which the cells of a table differ."""
+    cells = df[df["role"] == "cell"]
+    leaves = [str(name) for name in df.columns if is_config_column(str(name))]
+    return [name for name in leaves if cells[name].nunique(dropna=False) > 1]
 
 
 def plan_report(
@@ -79,7 +90,10 @@ def plan_report(
     """What a sweep would run, what is cached and what sharing saves; an estimate of the time."""
     for warning in warnings:
         say(terminal, f"warning: {warning}")
-    say(terminal, f"{plan.spec.study}: {plan.cells:,} cells + {len(plan.trials) - plan.cells:,} baselines")
+    say(
+        terminal,
+        f"{plan.spec.study}: {plural(plan.cells, 'cell')} + {plural(len(plan.trials) - plan.cells, 'baseline')}",
+    )
     if plan.spec.question:
         say(terminal, f"  {plan.spec.question}")
     unshared = Counter[str]()
@@ -94,9 +108,9 @@ def plan_report(
         table.add_row(kind, *(f"{count:,}" for count in counts), duration(sum(running)))
     terminal.print(table)
     for item in plan.excluded:
-        say(terminal, f"excluded: {item.count:,} cells by `{item.expression}`")
+        say(terminal, f"excluded: {plural(item.count, 'cell')} by `{item.expression}`")
     if plan.collapsed:
-        say(terminal, f"collapsed: {plan.collapsed:,} cells that `when` makes equal to another")
+        say(terminal, f"collapsed: {plural(plan.collapsed, 'cell')} that `when` makes equal to another")
     _sharing(terminal, plan, estimator)
     _time_needed(terminal, plan, list(to_run.values()), cores)
 
@@ -107,16 +121,22 @@ def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> No
 
     table = _table("study", "state", "trials", "complete", "failed", "infeasible", "open", "last finished")
     for name in names:
-        df = load(layout.study(name), columns=["status", "finished_at"])
+        try:
+            df = load(layout.study(name), columns=["status", "finished_at"])
+        except TableError as error:
+            if len(names) == 1:
+                raise
+            table.add_row(name, "unreadable", *["-"] * 6)
+            say(terminal, f"{error}\nSweep the study again to rebuild its table from the store.")
+            continue
         counts = df["status"].value_counts(dropna=False)
         unfinished = int(df["status"].isna().sum())
         running = holder(layout.lock(name))
         state = f"running (pid {running.pid})" if running else ("incomplete" if unfinished else "done")
         known = (str(int(counts.get(status, 0))) for status in ("complete", "failed", "infeasible"))
         last = df["finished_at"].max()
-        table.add_row(
-            name, state, str(len(df)), *known, str(unfinished), "-" if last != last else f"{last:%Y-%m-%d %H:%M}"
-        )
+        when = "-" if last != last else f"{last:%Y-%m-%d %H:%M}"
+        table.add_row(name, state, str(len(df)), *known, str(unfinished), when)
     terminal.print(table)
 
 
@@ -132,9 +152,11 @@ def trial_report(terminal: Console, layout: Layout, beginning: str) -> None:
     found: list[dict[Any, Any]] = []
     for name in layout.studies():
         df = load(layout.study(name))
+        if "trial_id" not in df.columns:
+            raise TableError(f"{layout.study(name)}: its table has no column trial_id, so it is no study's")
         found += df[df["trial_id"].str.startswith(beginning)].to_dict("records")
     if not found:
-        raise TableError(f"{beginning}: no trial of {layout.root} has an id that begins so; see the column trial_id")
+        raise TableError(f"no trial of {layout.root} has an id that begins with {beginning!r}; see the column trial_id")
     if len({row["trial_id"] for row in found}) > 1:
         some = ", ".join(sorted({row["trial_id"] for row in found})[:5])
         raise TableError(f"{beginning}: more than one trial begins so: {some}")
@@ -180,9 +202,17 @@ def _table(*columns: str, title: str | None = None, numbers: bool = True) -> Tab
 
 def _cell(row: Mapping[Any, Any], name: str) -> str:
     unit = COLUMNS[name].unit if name in COLUMNS else ""
-    spread = row.get(f"{name}_std")
     text = number(row[name], unit)
-    return text if spread is None or spread != spread else f"{text} ± {number(spread, unit)}"
+    spread = row.get(f"{name}_std")
+    if not isinstance(spread, float) or spread != spread or not isinstance(row[name], float):
+        return text
+    if unit == "s":
+        return f"{text} ± {duration(spread)}"
+    # As many decimals as the value has; a spread that is nothing in them says nothing.
+    digits, _, sign = text.partition(" ")
+    decimals = len(digits.partition(".")[2])
+    shown = f"{spread * (100 if unit == 'fraction' else 1):.{decimals}f}"
+    return f"{digits} ± {shown} {sign}".rstrip() if float(shown) else text
 
 
 def _wish(objective: Objective) -> str:
@@ -218,7 +248,10 @@ def _time_needed(terminal: Console, plan: Plan, estimates: Sequence[Estimate], c
     seconds = sum(estimate.seconds for estimate in estimates) / workers
     guessed = sum(estimate.basis == "guess" for estimate in estimates)
     basis = f"{guessed} of {len(estimates)} stages by a guess; --probe measures" if guessed else "from finished stages"
-    say(terminal, f"time: about {duration(seconds)} on {workers} workers ({basis}), and some 15 s for Ray to start")
+    say(
+        terminal,
+        f"time: about {duration(seconds)} on {plural(workers, 'worker')} ({basis}), and some 15 s for Ray to start",
+    )
 
 
 def _stages(terminal: Console, layout: Layout, keys: Sequence[str]) -> None:

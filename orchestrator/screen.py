@@ -25,13 +25,18 @@ STAGE_KINDS = ("train", "compress", "evaluate")
 
 
 def duration(seconds: float) -> str:
-    """Seconds for a person: 4.2 s, 3 min 05 s, 2 h 10 min."""
+    """Seconds for a person: 0.512 s, 42.1 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 cell`, `2,000 cells`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def number(value: object, unit: str = "") -> str:
@@ -120,7 +125,7 @@ class SweepScreen:
     def draining(self) -> None:
         """No further work is handed out."""
         self._draining = True
-        self._say("stopping: what runs is finished and kept; Ctrl-C again stops at once")
+        self._say("stopping: what runs is finished and kept; another Ctrl-C stops at once")
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
@@ -185,7 +190,8 @@ def plan_line(plan: Plan, todo: Missing) -> str:
     """`42 cells + 9 baselines, 93 stages to run (231 unshared), 0 cached`."""
     baselines = len(plan.trials) - plan.cells
     return (
-        f"{plan.cells} cells + {baselines} baselines, {len(todo.stages)} stages to run, {len(todo.done)} cached, "
+        f"{plural(plan.cells, 'cell')} + {plural(baselines, 'baseline')}, "
+        f"{plural(len(todo.stages), 'stage')} to run, {len(todo.done)} cached, "
         f"{plan.unshared().total() - len(plan.stages)} saved by sharing"
     )
 

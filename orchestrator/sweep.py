@@ -1,6 +1,7 @@
 """The story of `orchestrator sweep`: plan, lock, find what is missing, run it, leave the tables."""
 
 import secrets
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from trainables.errors import DataError
 
 RunnerName = Literal["tune", "serial"]
 FOLLOW_EVERY_S = 1.0
+CONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,16 @@ def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) 
     for warning in replayed.warnings:
         observer.warned(warning)
     todo = missing(plan, replayed.records, layout)
+    # Whatever is refused is refused before the study's folder is touched.
+    if todo.stages:
+        _check_resources(plan.spec.resources.cpus, plan.spec.resources.gpus, options)
+        _prepare_data(todo, options)
+    for warning in (*_remade(todo, plan), *_leaving_rows(layout.study(plan.spec.study), plan)):
+        observer.warned(warning)
     _save_study(layout.study(plan.spec.study), plan)
     if not todo.stages:
         write_tables(layout.study(plan.spec.study), plan, replayed.records)
         return Summary(plan, replayed.records, 0, len(todo.done), interrupted=False, wall_s=time.monotonic() - started)
-    _prepare_data(todo, options)
     run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
     driver = Driver(plan, layout, replayed.records, run, observer)
     with draining_on_signals(driver):
@@ -104,9 +111,7 @@ def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) 
 
 
 def _runner(plan: Plan, options: Options, run: str) -> Runner:
-    resources = plan.spec.resources
-    _check_resources(resources.cpus, resources.gpus, options)
-    layout = options.layout
+    resources, layout = plan.spec.resources, options.layout
     place = Workplace(layout.artifacts.root, layout.drain(run), options.data_root, resources.cpus, run)
     if options.runner == "serial":
         from orchestrator.runner.serial import SerialRunner
@@ -121,7 +126,10 @@ def _runner(plan: Plan, options: Options, run: str) -> Runner:
 
 
 def _check_resources(cpus: int, gpus: float, options: Options) -> None:
+    if options.address and options.runner == "serial":
+        raise RunError("--address joins a Ray cluster and --runner serial uses no Ray; leave one of them out")
     if options.address:
+        _knock(options.address)
         return
     if cpus > options.cores:
         raise RunError(f"resources.cpus {cpus} is more than the {options.cores} cores of this machine (see --cores)")
@@ -130,6 +138,49 @@ def _check_resources(cpus: int, gpus: float, options: Options) -> None:
             f"resources.gpus {gpus:g} asks for a GPU and this machine has none that torch can use. "
             "Add --set resources.gpus=0 to run on the CPU, or --address to join a cluster."
         )
+
+
+def _knock(address: str) -> None:
+    """Ray itself would go on trying for minutes where nobody listens."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"--address {address}: no Ray cluster answers there ({error}). "
+            "Name the head's HOST:PORT as `ray start --head` prints it, or auto for the one on this machine."
+        ) from error
+
+
+def _remade(todo: Missing, plan: Plan) -> list[str]:
+    return [
+        f"the output of stage {plan.stages[key].kind} {key[:12]} is gone or damaged and needed again: it is run again"
+        for key in todo.remade
+    ]
+
+
+def _leaving_rows(folder: Path, plan: Plan) -> list[str]:
+    """A word on rows of a former plan that the table is about to lose; a foreign folder is refused."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return []
+    if not (folder / "_study.yaml").exists():
+        raise RunError(f"{folder} holds other files, no study. Name another --results, or use --set study=NAME.")
+    try:
+        former = set(pq.read_table(folder / "trials.parquet", columns=["trial_id"])["trial_id"].to_pylist())
+    except (OSError, pa.ArrowException):
+        return []
+    leaving = len(former - {trial.id for trial in plan.trials})
+    if not leaving:
+        return []
+    return [
+        f"{leaving} rows of the former plan leave {folder.name}/trials.parquet; what was computed for them stays "
+        "cached. To keep both tables, give this study another name: --set study=NAME"
+    ]
 
 
 def _cuda_available() -> bool:

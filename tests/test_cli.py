@@ -34,7 +34,7 @@ def test_plan_says_what_would_run_and_then_that_all_is_cached(
 ) -> None:
     assert run(swept, monkeypatch, "plan", "tiny.yaml", "--results", "elsewhere") == 0
     fresh = capsys.readouterr().out
-    assert "tiny: 1 cells + 3 baselines" in fresh
+    assert "tiny: 1 cell + 3 baselines" in fresh
     assert "by a guess; --probe measures" in fresh
     assert run(swept, monkeypatch, "plan", "tiny.yaml") == 0
     assert "nothing to run: all is cached" in capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_pareto_gives_the_same_rows_in_every_form(
 ) -> None:
     words = ("pareto", "results/tiny", "--max", "accuracy", "--max", "compression:1%")
     assert run(swept, monkeypatch, *words) == 0
-    assert "Pareto front: 1 points, accuracy max, compression max within 1 %" in capsys.readouterr().out
+    assert "Pareto front: 1 point, accuracy max, compression max within 1 %" in capsys.readouterr().out
     assert run(swept, monkeypatch, *words, "--json") == 0
     as_json = json.loads(capsys.readouterr().out)
     assert run(swept, monkeypatch, *words, "--csv") == 0
@@ -224,3 +224,71 @@ def test_no_command_is_undocumented() -> None:
     assert len(commands) == 9
     for name in commands:
         assert f"orchestrator {name}" in readme, name
+
+
+REFUSED = [
+    (("--set", "resources.gpus=1"), "asks for a GPU"),
+    (("--set", "resources.cpus=64"), "is more than the"),
+    (("--set", "data.name=cifar10", "--set", "train.precision=fp32"), "data set cifar10 is not usable"),
+    (("--runner", "tune", "--address", "127.0.0.1:1"), "no Ray cluster answers there"),
+    (("--address", "127.0.0.1:1"), "--runner serial uses no Ray"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED)
+def test_a_refused_sweep_leaves_the_finished_table_alone(
+    swept: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.setattr("orchestrator.sweep._cuda_available", lambda: False)
+    table = swept.folder / "results" / "tiny" / "trials.parquet"
+    before = table.read_bytes()
+    assert run(swept, monkeypatch, "sweep", "tiny.yaml", *SERIAL, "--set", "train.epochs=3", *words) == 2
+    assert message in capsys.readouterr().err
+    assert table.read_bytes() == before
+
+
+def test_rows_that_leave_the_table_are_announced(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.study(ONE_CELL)
+    assert run(command, monkeypatch, "sweep", "tiny.yaml", *SERIAL) == 0
+    assert "leave" not in capsys.readouterr().out
+    assert run(command, monkeypatch, "sweep", "tiny.yaml", *SERIAL, "--set", "axes.compress.pfr=[0.3]") == 0
+    assert "1 rows of the former plan leave tiny/trials.parquet" in capsys.readouterr().out
+
+
+def test_a_folder_of_something_else_is_refused(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.study(ONE_CELL)
+    (command.folder / "results" / "tiny").mkdir(parents=True)
+    (command.folder / "results" / "tiny" / "mine.txt").write_text("mine")
+    assert run(command, monkeypatch, "sweep", "tiny.yaml", *SERIAL) == 2
+    assert "holds other files, no study" in capsys.readouterr().err
+
+
+def test_one_unreadable_table_does_not_hide_the_others(
+    swept: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = swept.folder / "results" / "bad"
+    bad.mkdir()
+    (bad / "trials.parquet").write_text("x")
+    assert run(swept, monkeypatch, "status") == 0
+    shown = capsys.readouterr().out
+    assert "unreadable" in shown
+    assert "tiny" in shown
+    (bad / "trials.parquet").unlink()
+
+
+def test_a_front_of_one_point_still_says_which_setting_it_is(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.study(TINY.replace("seeds: 2", "seeds: 1"))
+    assert run(command, monkeypatch, "sweep", "tiny.yaml", *SERIAL) == 0
+    capsys.readouterr()
+    assert run(command, monkeypatch, "pareto", "results/tiny", "--min", "packed_bytes", "--max", "accuracy") == 0
+    assert "pfr" in capsys.readouterr().out

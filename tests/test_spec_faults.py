@@ -23,6 +23,13 @@ WRONG: dict[str, tuple[str, list[str]]] = {
             "line 7, column 45: axes.compress.pfr[5]: null is no value here; a number in [0, 1) is wanted",
         ],
     ),
+    "a range that is not finite": (
+        "axes: {compress.pfr: {range: [0, .nan, 0.1]}, train.lr: {range: [0.1, .inf, 0.1]}}\n",
+        [
+            "line 6, column 34: axes.compress.pfr.range[1]: .nan is no finite number",
+            "line 6, column 71: axes.train.lr.range[1]: .inf is no finite number",
+        ],
+    ),
     "whole numbers": (
         "axes: {train.epochs: [1.5, 0, 3.0]}\n",
         [

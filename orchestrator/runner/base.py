@@ -50,10 +50,14 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What a run has to do: stages to run, parents before children, and records of all that is done."""
+    """What a run has to do: stages to run, parents before children, and records of all that is done.
+
+    `remade` names those that were done but whose output is needed again and is gone or damaged.
+    """
 
     stages: tuple[Stage, ...]
     done: Mapping[str, StageRecord]
+    remade: tuple[str, ...] = ()
 
 
 def missing(plan: Plan, records: Mapping[str, StageRecord], layout: Layout) -> Missing:
@@ -66,6 +70,7 @@ def missing(plan: Plan, records: Mapping[str, StageRecord], layout: Layout) -> M
         parent = done.get(stage.parent or "")
         if parent is not None and parent.status != "complete":
             done[stage.key] = _inherited(stage, parent)
+    remade: list[str] = []
     needed = {stage.parent for stage in plan.stages.values() if stage.key not in done}
     for stage in reversed(list(plan.stages.values())):
         record = done.get(stage.key)
@@ -73,8 +78,9 @@ def missing(plan: Plan, records: Mapping[str, StageRecord], layout: Layout) -> M
             continue
         if layout.artifacts.read(stage.key, record.artifact_sha256) is None:
             del done[stage.key]
+            remade.append(stage.key)
             needed.add(stage.parent)
-    return Missing(tuple(stage for stage in plan.stages.values() if stage.key not in done), done)
+    return Missing(tuple(stage for stage in plan.stages.values() if stage.key not in done), done, tuple(remade))
 
 
 def _inherited(stage: Stage, parent: StageRecord) -> StageRecord:

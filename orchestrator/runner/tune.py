@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import logging
 import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Generator
@@ -16,7 +15,6 @@ from orchestrator.errors import RunError
 from orchestrator.runner.base import Driver, draining_on_signals
 from orchestrator.runner.task import Workplace
 
-CONNECT_S = 10.0
 OBJECT_STORE_BYTES = 100 * 2**20  # tasks and records are small; artifacts go through the store
 
 
@@ -81,17 +79,6 @@ def _ray(address: str | None, cores: int) -> Generator[Path]:
 
 def _join(address: str) -> None:
     try:
-        if address != "auto":
-            _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"--address {address}: no Ray cluster answers there ({error}). "
-            "Name the head's HOST:PORT as `ray start --head` prints it, or auto for the one on this machine."
-        ) from error
-
-
-def _knock(address: str) -> None:
-    """Ray itself would go on trying for minutes where nobody listens."""
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except ConnectionError as error:
+        raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from error

@@ -1,6 +1,7 @@
 """The axes of a study file, free and zipped: their values, checked one by one."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
@@ -117,6 +118,8 @@ class AxisReader:
 
     def _range(self, key: str, node: Node, first: float, last: float, step: float) -> tuple[Node, ...] | None:
         """Both ends included, computed in decimals: 0.3 is 0.3."""
+        if not all(map(math.isfinite, (first, last, step))):
+            return None  # told already, at the number
         start, stop, width = (Decimal(repr(number)) for number in (first, last, step))
         if width == 0 or (stop - start) / width < 0:
             self._faults.append(node.fault(key, f"no step of {show(step)} leads from {show(first)} to {show(last)}"))

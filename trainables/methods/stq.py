@@ -17,10 +17,10 @@ class Stq(Method):
     """Wq_o = m_o * a_o * sign(W_o), m_o in {0, 1}: ternary weights whose zeros come by whole filters.
 
     W is the latent weight of shape (O, I, k, k), a_o = mean|W_o| (or of the layer, or 1), sign(0) = +1. Gradient:
-    dW = dWq * 1[|W| <= 1], also for masked filters until the masks freeze, so that they may come back. W is not clamped:
-    beyond 1 weight decay alone brings it back. The mask stands after BN and activation, which comes to the same, as a
-    pruned channel is zero everywhere in the end. Channels with the largest score are masked: the share of near-zero
-    weights, the binarization error, or the smallest mean|W_o|.
+    dW = dWq * 1[|W| <= 1], also for masked filters until the masks freeze, so that they may come back. W is not
+    clamped: beyond 1 weight decay alone brings it back. The mask stands after BN and activation, which comes to the
+    same, as a pruned channel is zero everywhere in the end. Channels with the largest score are masked: the share of
+    near-zero weights, the binarization error, or the smallest mean|W_o|.
 
     At PFR 0 it is weight binarization (XNOR-Net, Rastegari et al., ECCV 2016), without any mask. Reference: STQ-Nets
     (Munagala, Prabhu and Namboodiri, BMVC 2020); its body was not available, so score, ramp and gradient are inferred.
