@@ -76,9 +76,9 @@ class Schedule:
         seconds = 0.0
         while self._ready and (not taken or self._fits(self._ready[0][2], budget - seconds)):
             stage = self._pop()
-            if self._attempts[stage.key]:
-                return self._task([stage, *self._short_leaves(stage)])
             batch = [stage, *self._short_leaves(stage)]
+            if self._attempts[stage.key]:
+                return self._task(batch)
             taken += batch
             seconds += sum(self._seconds[item.key] for item in batch)
         return self._task(taken) if taken else None

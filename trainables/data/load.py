@@ -65,7 +65,7 @@ def load(config: DataConfig, seed: int, root: Path) -> Dataset:
     source = generator(seed, "split")
     drawn, _ = stratified(pool.labels, config.train_size, source)
     chosen = pool.subset(drawn)
-    held_out, rest = stratified(chosen.labels, round(config.train_size * config.val_share), source)
+    held_out, rest = stratified(chosen.labels, config.split_sizes()[1], source)
     train, val, test = (
         resize(part, config.image_size) for part in (chosen.subset(rest), chosen.subset(held_out), test)
     )

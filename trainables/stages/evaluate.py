@@ -10,7 +10,7 @@ from trainables.export.packed import PackedHeader, pack, unpack
 from trainables.measure.cost import cost, ratios
 from trainables.measure.interval import wilson
 from trainables.stages.base import Outcome, empty_model, restore
-from trainables.training.loop import predict
+from trainables.training.loop import accuracy, predict
 
 LOGIT_TOLERANCE = 1e-3
 """Largest difference, as a share of the largest logit, that folding BN in fp32 may make."""
@@ -35,9 +35,9 @@ def evaluate(config: TrialConfig, data: Dataset, device: Device, parent: bytes) 
     _check_equal(compact, model, data, device)
     logits = predict(model, data.test, data, device=device)
     measured = _measured(config, data, model.cpu(), bits, packed)
-    val_correct = _correct(predict(model, data.val, data, device=device), data.val)
-    return Outcome(packed, {**_accuracy(_correct(logits, data.test), len(data.test)),
-                            "val_accuracy": val_correct / len(data.val), **measured})  # fmt: skip
+    tested = _accuracy(_correct(logits, data.test), len(data.test))
+    val_accuracy = accuracy(model, data.val, data, device=device)
+    return Outcome(packed, {**tested, "val_accuracy": val_accuracy, **measured})
 
 
 def _header(config: TrialConfig, data: Dataset) -> PackedHeader:
