@@ -5,7 +5,7 @@ A resolved config (`resolve`) holds no `auto` and no native size left open: it i
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -15,6 +15,8 @@ Augment = Literal["none", "shift", "crop_flip"]
 Share = Annotated[float, Field(ge=0, le=1)]
 PruneFactorRatio = Annotated[float, Field(ge=0, lt=1)]
 LayerRole = Literal["first", "last", "downsample"]
+ActivationKind = Literal["float", "int8", "ternary", "sign"]
+Runtime = Literal["openvino", "onnxruntime", "packed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +156,19 @@ class PruneFields(CompressBase):
 
 
 class BinaryFields(CompressBase):
-    """What the methods with one-bit weights share."""
+    """What the methods with weights of one or two bits share."""
 
-    scale: Literal["filter", "layer", "one"] = Field(
-        default="filter", description="where the scale mean|w| is taken; one: 1"
+    scale: Literal["filter", "layer", "one", "two_valued"] = Field(
+        default="filter", description="where the scale mean|w| is taken; one: 1; two_valued: two free values a filter"
+    )
+    activations: ActivationKind = Field(
+        default="float", description="inputs of the layers that are not full_precision; int8 is calibrated"
     )
     full_precision: tuple[LayerRole, ...] = Field(
         default=("first", "last"), strict=False, description="layers that stay fp32"
     )
+    distill: Share = Field(default=0.0, description="share of the loss that follows the dense parent's logits")
+    temperature: float = Field(default=4.0, gt=0, description="softens the logits in distillation")
 
     @field_validator("full_precision")
     @classmethod
@@ -171,11 +178,27 @@ class BinaryFields(CompressBase):
             raise ValueError(msg)
         return tuple(sorted(roles, key=get_args(LayerRole).index))
 
+    def inert(self) -> frozenset[str]:
+        """The temperature is distillation's."""
+        return frozenset({"temperature"}) if self.distill == 0 else frozenset()
+
 
 class StqConfig(PruneFields, BinaryFields):
     """Structured ternary quantization: whole filters pruned, the others one bit a weight (STQ-Nets, BMVC 2020)."""
 
     method: Literal["stq"] = "stq"
+    mode: Literal["target", "threshold"] = Field(
+        default="target", description="target: pfr is asked; threshold: max_zero_share decides, the pfr is an outcome"
+    )
+    max_zero_share: float = Field(
+        default=0.6, gt=0, le=1, description="mode threshold: filters with a larger share of near-zero weights go"
+    )
+    budget: Literal["layer", "global"] = Field(
+        default="layer", description="whether pfr holds in each group of channels, or over all of them"
+    )
+    min_filters: int = Field(
+        default=0, ge=0, description="filters that each group keeps; 0: a group pruned to nothing is infeasible"
+    )
     threshold: float = Field(default=0.7, gt=0, le=10, description="near zero: |w| < threshold x mean (or max) |w|")
     threshold_of: Literal["mean", "max"] = Field(
         default="mean", description="what the threshold is a factor of, per layer"
@@ -183,13 +206,42 @@ class StqConfig(PruneFields, BinaryFields):
     score: Literal["zero_share", "mean_abs", "binarization_error"] = Field(
         default="zero_share", description="filters' rank"
     )
+    weights: Literal["binary", "ternary"] = Field(
+        default="binary", description="ternary: near-zero weights of surviving filters are 0 too"
+    )
+
+    @model_validator(mode="after")
+    def _two_values_are_not_three(self) -> Self:
+        if self.weights == "ternary" and self.scale == "two_valued":
+            msg = "scale two_valued needs weights binary: a ternary filter has three values"
+            raise ValueError(msg)
+        return self
+
+    def prunes(self) -> bool:
+        """Whether any filter may go."""
+        return self.mode == "threshold" or self.pfr > 0
 
     def inert(self) -> frozenset[str]:
-        """The threshold acts through the zero share alone; at PFR 0 no filter is ranked."""
-        unranked = {"threshold", "threshold_of"}
-        if self.pfr == 0:
-            return super().inert() | unranked | {"score"}
-        return frozenset(unranked) if self.score != "zero_share" else frozenset()
+        """What does not act: the ranking's leaves without pruning, the other mode's, the threshold without a user."""
+        names = set(BinaryFields.inert(self))
+        if self.mode == "threshold":
+            names |= {"pfr", "score", "budget"}
+        else:
+            names |= {"max_zero_share"}
+        if not self.prunes():
+            names |= {"scope", "round_to", "ramp_share", "freeze_share", "score", "budget", "min_filters"}
+        ranked = self.prunes() and (self.mode == "threshold" or self.score == "zero_share")
+        if not ranked and self.weights == "binary":
+            names |= {"threshold", "threshold_of"}
+        return frozenset(names)
+
+    def canonical(self) -> "StqConfig":
+        """The same computation with every inert leaf at its default."""
+        return cast("StqConfig", super().canonical())
+
+    def unpruned(self) -> "StqConfig":
+        """The same bits and schedule with every filter kept."""
+        return self.model_copy(update={"mode": "target", "pfr": 0.0}).canonical()
 
 
 class BinaryConfig(BinaryFields):
@@ -200,7 +252,11 @@ class BinaryConfig(BinaryFields):
     def canonical(self) -> StqConfig:
         """STQ at PFR 0, of which this is another name."""
         shared = {name: getattr(self, name) for name in BinaryFields.model_fields}
-        return StqConfig(pfr=0.0, **shared)
+        return StqConfig(pfr=0.0, **shared).canonical()
+
+    def unpruned(self) -> StqConfig:
+        """Itself."""
+        return self.canonical()
 
 
 class L1PruneConfig(PruneFields):
@@ -219,6 +275,27 @@ CompressConfig = Annotated[
 ]
 
 
+class CostConfig(Section):
+    """What a multiply-accumulate counts in `mac_cost`, by the bits of its two sides; a full-precision one counts 1."""
+
+    int8: float = Field(default=0.25, ge=0, le=1, description="8-bit inputs, weights of at most 8 bits")
+    weight_only: float = Field(default=1.0, ge=0, le=1, description="weights of 1 or 2 bits, fp32 inputs")
+    low_bit: float = Field(default=1 / 64, ge=0, le=1, description="weights and inputs of 1 or 2 bits")
+
+
+class LatencyConfig(Section):
+    """What is timed on this machine after all training is done."""
+
+    runtimes: tuple[Runtime, ...] = Field(
+        default=("openvino",), min_length=1, strict=False, description="what runs the exported network"
+    )
+    batch: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        default=(1,), min_length=1, strict=False, description="images per call; the first one makes the columns"
+    )
+    threads: int = Field(default=1, ge=1, description="threads of the runtime")
+    repeats: int = Field(default=30, ge=3, description="turns of each interleaved network")
+
+
 class TrialConfig(Section):
     """One trial: a path of stages from data to a measured network."""
 
@@ -226,6 +303,8 @@ class TrialConfig(Section):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     compress: CompressConfig | None = None
+    cost: CostConfig = CostConfig()
+    latency: LatencyConfig | None = None
 
     @model_validator(mode="after")
     def _combination_is_possible(self) -> Self:

@@ -1,0 +1,1 @@
+"""Convolutions on packed bits, compiled for the machine they run on."""

@@ -1,0 +1,35 @@
+"""The graph of a network's forward pass, in which each layer and each quantized activation is one node."""
+
+from typing import Any
+
+import torch.fx
+from torch import nn
+
+from trainables.errors import InfeasibleError
+from trainables.quantize import Int8Activation, SignActivation, TernaryActivation
+
+_ACTIVATIONS = (SignActivation, TernaryActivation, Int8Activation)
+
+
+class _Tracer(torch.fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _ACTIVATIONS) or super().is_leaf_module(m, module_qualified_name)
+
+
+def graph(model: nn.Module) -> torch.fx.Graph:
+    """The operations of `model` in their order; `call_module` nodes name its layers.
+
+    Raises:
+        InfeasibleError: its forward pass depends on the values of its input, so that it has no one graph.
+
+    """
+    try:
+        return _Tracer().trace(model)
+    except (torch.fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        msg = f"the graph of {type(model).__name__} cannot be traced: {error}"
+        raise InfeasibleError(msg) from error
+
+
+def layer_of(model: nn.Module, node: Any) -> nn.Module | None:
+    """The layer that a node of the graph calls, or None where it calls a function."""
+    return model.get_submodule(str(node.target)) if node.op == "call_module" else None
