@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from trainables.config import ModelConfig
-from trainables.errors import PackedFileError, TrialError
-from trainables.export import compact
+from trainables.errors import PackedFileError
 from trainables.export.packed import PackedHeader, pack, unpack
 from trainables.models.build import build, initialise
 from trainables.pruning.cut import cut_channels
@@ -212,24 +211,3 @@ def test_layers_that_do_not_fit_one_another_are_refused() -> None:
     conv.weight = nn.Parameter(conv.weight[:, :2])
     with pytest.raises(PackedFileError, match="do not fit"):
         unpack(pack(model, bits, header()))
-
-
-def test_stored_networks_come_back_whole() -> None:
-    model, _ = network("bn_first")
-    meta = {"bits": {"b": 1, "a": 1}, "kept": {"x": [3, 4]}}
-    data = compact.save(model, meta)
-    assert data == compact.save(model, dict(reversed(meta.items())))
-    tensors, read = compact.load(data)
-    assert read == meta
-    fresh = build(header("bn_first").model, 1, 10)
-    compact.resize(fresh, tensors)
-    fresh.load_state_dict(tensors)
-    assert torch.equal(fresh.eval()(images()), model(images()))
-    counts = [(m.in_channels, m.out_channels) for m in model.modules() if isinstance(m, nn.Conv2d)]
-    assert [(m.in_channels, m.out_channels) for m in fresh.modules() if isinstance(m, nn.Conv2d)] == counts
-
-
-@pytest.mark.parametrize("data", [b"", b"x" * 40, compact.save(nn.Linear(2, 2), {})[:-3]])
-def test_damaged_stored_networks_are_refused(data: bytes) -> None:
-    with pytest.raises(TrialError, match="cannot be read"):
-        compact.load(data)

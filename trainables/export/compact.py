@@ -1,29 +1,49 @@
-"""A network's tensors and facts as bytes (safetensors), and how a fresh network takes on a cut one's shapes."""
+"""A finished network's tensors and facts as bytes (safetensors), and how a fresh network becomes it again."""
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from trainables.config import ActivationKind
 from trainables.errors import TrialError
+from trainables.models.compact import Compact
 from trainables.pruning.cut import adopt_shape
+from trainables.quantize import Activation, install_activations
 
 _META = "meta"
+_KINDS = frozenset(get_args(ActivationKind)) - {"float"}
 
 
-def save(model: nn.Module, meta: Mapping[str, Any]) -> bytes:
-    """The state dict of `model` and `meta` (anything JSON can hold) as safetensors; equal input gives equal bytes."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
+def save(network: Compact) -> bytes:
+    """The tensors, bits, activations and bits of inputs of `network`; equal networks give equal bytes.
+
+    `kept` is no part of it: it follows from the tensors' shapes and the dense network's.
+    """
+    # cloned, since safetensors refuses tensors that share memory, as tied weights do
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(network.model.state_dict().items())
+    }
     # one metadata key: safetensors writes several in no fixed order
-    text = json.dumps(meta, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_facts(network), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return safetensors.torch.save(tensors, {_META: text})
 
 
+def _facts(network: Compact) -> dict[str, Any]:
+    """What is written beside the tensors; what a network does not have is left out."""
+    facts: dict[str, Any] = {"bits": dict(network.bits)}
+    if network.activations:
+        facts["activations"] = {name: [a.kind, a.value] for name, a in network.activations.items()}
+    if network.input_bits:
+        facts["input_bits"] = dict(network.input_bits)
+    return facts
+
+
 def load(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and `meta` that `save` was given.
+    """The tensors that `save` was given, and its facts: `bits`, and where there are any `activations`, `input_bits`.
 
     Raises:
         TrialError: the bytes are not such a file.
@@ -32,11 +52,44 @@ def load(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        meta = json.loads(header["__metadata__"][_META])
+        facts = json.loads(header["__metadata__"][_META])
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        msg = f"a stored network of {len(data)} bytes cannot be read: {error}; remove it and run its stage again"
-        raise TrialError(msg) from error
-    return tensors, meta
+        raise _unreadable(data, error) from error
+    return tensors, facts
+
+
+def restore(model: nn.Module, data: bytes) -> Compact:
+    """Make the dense `model` the network that `data` holds: its shapes, tensors and activations, in place.
+
+    `kept` is empty.
+
+    Raises:
+        TrialError: the bytes are not such a file, or one of another network.
+
+    """
+    tensors, facts = load(data)
+    try:
+        activations = {name: _activation(*pair) for name, pair in dict(facts.get("activations", {})).items()}
+        resize(model, tensors)
+        model.load_state_dict(tensors)
+        install_activations(model, activations)
+        bits, inputs = ({k: int(v) for k, v in dict(facts.get(f, {})).items()} for f in ("bits", "input_bits"))
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+        raise _unreadable(data, error) from error
+    return Compact(model, bits, activations=activations, input_bits=inputs)
+
+
+def _activation(kind: Any, value: float) -> Activation:
+    if kind not in _KINDS:
+        msg = f"{kind!r} is no kind of activation ({', '.join(sorted(_KINDS))})"
+        raise ValueError(msg)
+    return Activation(kind, float(value))
+
+
+def _unreadable(data: bytes, error: Exception) -> TrialError:
+    return TrialError(
+        f"a stored network of {len(data)} bytes cannot be read: {error}; remove it and run its stage again"
+    )
 
 
 def resize(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -10,6 +9,7 @@ from trainables.config import TrialConfig
 from trainables.data.load import Dataset
 from trainables.export import compact
 from trainables.models.build import build
+from trainables.models.compact import Compact
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,11 @@ def empty_model(config: TrialConfig, data: Dataset) -> nn.Module:
     return build(config.model, channels=int(data.mean.numel()), classes=data.classes)
 
 
-def restore(config: TrialConfig, data: Dataset, artifact: bytes) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of an earlier stage, cut as it was, and what that stage wrote beside it."""
-    tensors, meta = compact.load(artifact)
-    model = empty_model(config, data)
-    compact.resize(model, tensors)
-    model.load_state_dict(tensors)
-    return model, meta
+def restore(config: TrialConfig, data: Dataset, artifact: bytes) -> Compact:
+    """The network of an earlier stage, cut and quantized as it was; `kept` is empty.
+
+    Raises:
+        TrialError: the artifact cannot be read, or is of another network.
+
+    """
+    return compact.restore(empty_model(config, data), artifact)

@@ -26,7 +26,7 @@ def compress(config: TrialConfig, seed: int, data: Dataset, device: Device, pare
     if config.compress is None:
         msg = "a compress stage needs a compress section"
         raise ValueError(msg)
-    model, _ = restore(config, data, parent)
+    model = restore(config, data, parent).model
     method = create(config.compress)
     method.transform(model, normalise(data.train.images[:1], data))
     method.calibrate(model, _calibration_images(data, seed))
@@ -36,7 +36,7 @@ def compress(config: TrialConfig, seed: int, data: Dataset, device: Device, pare
     removed = sum(whole - kept for kept, whole in finished.kept.values())
     whole = sum(whole for _, whole in finished.kept.values())
     pfr_achieved = removed / whole if whole else 0.0
-    return Outcome(compact.save(finished.model, {"bits": dict(finished.bits)}), {"pfr_achieved": pfr_achieved}, history)
+    return Outcome(compact.save(finished), {"pfr_achieved": pfr_achieved}, history)
 
 
 def _calibration_images(data: Dataset, seed: int) -> Tensor:

@@ -28,11 +28,11 @@ def evaluate(config: TrialConfig, data: Dataset, device: Device, parent: bytes) 
         PackedFileError: the network read back computes something else than the one that was packed.
 
     """
-    compact, meta = restore(config, data, parent)
-    bits = {str(name): int(count) for name, count in dict(meta["bits"]).items()}
-    packed = pack(compact, bits, _header(config, data))
+    network = restore(config, data, parent)
+    bits = dict(network.bits)
+    packed = pack(network.model, bits, _header(config, data))
     model, _ = unpack(packed)
-    _check_equal(compact, model, data, device)
+    _check_equal(network.model, model, data, device)
     logits = predict(model, data.test, data, device=device)
     measured = _measured(config, data, model.cpu(), bits, packed)
     tested = _accuracy(_correct(logits, data.test), len(data.test))

@@ -4,6 +4,7 @@ from trainables.config import Device, TrialConfig
 from trainables.data.load import Dataset
 from trainables.export import compact
 from trainables.models.build import initialise
+from trainables.models.compact import Compact
 from trainables.stages.base import Outcome, empty_model
 from trainables.training.loop import Settings, fit
 from trainables.training.randomness import generator
@@ -19,7 +20,7 @@ def train(config: TrialConfig, seed: int, data: Dataset, device: Device) -> Outc
     model = empty_model(config, data)
     initialise(model, generator(seed, "init"))
     history = fit(model, data, settings(config, config.train.epochs, config.train.lr, device), seed)
-    return Outcome(compact.save(model, {"bits": {}}), {}, history)
+    return Outcome(compact.save(Compact(model)), {}, history)
 
 
 def settings(config: TrialConfig, epochs: int, lr: float, device: Device) -> Settings:
