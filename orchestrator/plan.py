@@ -118,16 +118,16 @@ class _Builder:
         if dense is None:
             dense = resolve(config, "fp32" if config.train.precision != "auto" else self._precision_of(config))
             self._resolved[identity] = dense
-        return _with_compress(dense, config.compress)
+        return _with_compress(dense, config.compress, config)
 
     def _compared_with(self, config: TrialConfig, seed: int) -> Mapping[BaselineName, str]:
         wanted = _baselines(config.compress)
-        identity = (config.data, config.model, config.train, seed, *wanted.values())
+        identity = (config.data, config.model, config.train, config.cost, config.latency, seed, *wanted.values())
         if identity not in self._baseline_keys:
             keys: dict[BaselineName, str] = {}
             for name, compress in wanted.items():
                 # Each is compared with itself and those before it: one dense network has many finetuned ones.
-                trial = _with_compress(config, compress)
+                trial = _with_compress(config, compress, config)
                 keys = {**keys, name: self._finder.path(trial, seed)[-1].key}
                 row = self._trial(trial, seed, name, keys)
                 self._baselines.setdefault(row.id, row)
@@ -143,8 +143,16 @@ class _Builder:
         return Trial(_trial_id(path, config, baseline), baseline, seed, config, tuple(s.key for s in path), baselines)
 
 
-def _with_compress(config: TrialConfig, compress: CompressConfig | None) -> TrialConfig:
-    return TrialConfig.model_construct(data=config.data, model=config.model, train=config.train, compress=compress)
+def _with_compress(dense: TrialConfig, compress: CompressConfig | None, measured: TrialConfig) -> TrialConfig:
+    """The dense config's sections, a compression, and what `measured` says of counting and timing."""
+    return TrialConfig.model_construct(
+        data=dense.data,
+        model=dense.model,
+        train=dense.train,
+        compress=compress,
+        cost=measured.cost,
+        latency=measured.latency,
+    )
 
 
 def _baselines(compress: CompressConfig | None) -> dict[BaselineName, CompressConfig | None]:
@@ -155,9 +163,7 @@ def _baselines(compress: CompressConfig | None) -> dict[BaselineName, CompressCo
         "dense_finetuned": FinetuneConfig(epochs=compress.epochs, lr=compress.lr),
     }
     if isinstance(compress, StqConfig | BinaryConfig):
-        found["binary"] = BinaryConfig(
-            epochs=compress.epochs, lr=compress.lr, scale=compress.scale, full_precision=compress.full_precision
-        )
+        found["binary"] = compress.unpruned()
     return found
 
 

@@ -1,5 +1,6 @@
 """Channel groups, scores, ramp, masks and cutting, on every model family and on real digits."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trainables.config import DataConfig, L1PruneConfig, ModelConfig, StqConfig, TrialConfig, resolve
+from trainables.config import DataConfig, L1PruneConfig, ModelConfig, TrialConfig, resolve
 from trainables.data.load import load, normalise
 from trainables.errors import InfeasibleError
 from trainables.models.build import build, initialise
@@ -18,7 +19,9 @@ from trainables.pruning.filters import FilterPruner
 from trainables.pruning.groups import ChannelGroup, channel_groups
 from trainables.pruning.masks import ChannelMasks, switch
 from trainables.pruning.ramp import Ramp, kept_channels
-from trainables.pruning.scores import binarization_error, mean_abs, near_zero, relative, zero_share
+from trainables.pruning.scores import binarization_error, mean_abs, relative, zero_share
+from trainables.pruning.selection import GlobalBudget, LayerBudget, RankLimit, Selection
+from trainables.quantize import near_zero
 
 torch.set_num_threads(1)
 
@@ -219,24 +222,85 @@ def test_kept_channels_where_floats_are_not_exact() -> None:
     assert kept_channels(10, 0.3, round_to=4) == 8
 
 
-@given(st.integers(1, 60), st.floats(0, 0.99), st.floats(0, 1), st.floats(0, 1))
-def test_the_ramp_rises_to_the_whole_pfr_before_the_freeze(epochs: int, pfr: float, share: float, cut: float) -> None:
-    ramp = Ramp(pfr, ramp_share=share, freeze_share=cut * (1 - share))
+@given(st.integers(1, 60), st.floats(0, 1), st.floats(0, 1))
+def test_the_ramp_rises_to_all_of_it_before_the_freeze(epochs: int, share: float, cut: float) -> None:
+    ramp = Ramp(ramp_share=share, freeze_share=cut * (1 - share))
     last = ramp.last_update(epochs)
-    values = [ramp.at(epoch, epochs) for epoch in range(epochs)]
+    values = [ramp.progress(epoch, epochs) for epoch in range(epochs)]
     assert values == sorted(values)
-    assert all(value == pfr for value in values[last:])
+    assert all(value == 1 for value in values[last:])
     assert 0 <= last < epochs
     assert epochs - last >= ramp.freeze_share * epochs - 1e-6
 
 
 def test_the_ramp_is_cubic() -> None:
-    ramp = Ramp(0.4, ramp_share=0.4, freeze_share=0.3)
-    assert [ramp.at(epoch, 20) for epoch in (0, 2, 4, 8, 19)] == pytest.approx(
-        [0, 0.4 * (1 - 0.75**3), 0.4 * (1 - 0.5**3), 0.4, 0.4]
-    )
+    ramp = Ramp(ramp_share=0.4, freeze_share=0.3)
+    assert [ramp.progress(epoch, 20) for epoch in (0, 2, 4, 8, 19)] == pytest.approx([0, 1 - 0.75**3, 1 - 0.5**3, 1, 1])
     assert ramp.last_update(20) == 14
-    assert Ramp(0.4, 0.4, 0.3).at(0, 1) == 0.4
+    assert ramp.progress(0, 1) == 1
+
+
+ranked = st.lists(st.lists(st.sampled_from([x / 8 for x in range(9)]), min_size=1, max_size=9), min_size=1, max_size=4)
+
+
+def chosen(selection: Selection, ranks: list[list[float]], progress: float = 1.0) -> list[list[bool]]:
+    return [stays.tolist() for stays in selection([torch.tensor(rank) for rank in ranks], progress)]
+
+
+@given(ranked, st.floats(0, 0.99), st.integers(1, 4), st.integers(0, 3))
+def test_a_layer_budget_keeps_the_lowest_ranks_of_each_group(
+    ranks: list[list[float]], pfr: float, round_to: int, least: int
+) -> None:
+    for rank, stays in zip(ranks, chosen(LayerBudget(pfr, round_to, least), ranks), strict=True):
+        assert sum(stays) == min(len(rank), max(kept_channels(len(rank), pfr, round_to), least))
+        assert_lowest(rank, stays)
+
+
+def assert_lowest(rank: list[float], stays: list[bool]) -> None:
+    order = sorted(range(len(rank)), key=lambda place: (rank[place], place))
+    assert {place for place, kept in enumerate(stays) if kept} == set(order[: sum(stays)])
+
+
+@given(ranked, st.floats(0, 0.99))
+def test_a_global_budget_keeps_the_lowest_ranks_of_all(ranks: list[list[float]], pfr: float) -> None:
+    stays = chosen(GlobalBudget(pfr), ranks)
+    every, flat = [r for rank in ranks for r in rank], [kept for group in stays for kept in group]
+    assert sum(flat) == math.ceil((1 - pfr) * len(every) - 1e-9)
+    assert_lowest(every, flat)
+
+
+def test_a_global_budget_may_take_one_group_whole() -> None:
+    ranks = [[0.1, 0.2], [0.8, 0.9]]
+    assert chosen(GlobalBudget(0.5), ranks) == [[True, True], [False, False]]
+    assert chosen(GlobalBudget(0.5, min_filters=1), ranks) == [[True, True], [True, False]]
+    assert chosen(GlobalBudget(0.5, round_to=2, min_filters=1), ranks) == [[True, True], [True, True]]
+    assert chosen(LayerBudget(0.5), ranks) == [[True, False], [True, False]]
+
+
+@given(ranked, st.sampled_from([0.25, 0.5, 1.0]))
+def test_a_limit_takes_all_above_it_and_no_other(ranks: list[list[float]], limit: float) -> None:
+    assert chosen(RankLimit(limit), ranks) == [[r <= limit for r in rank] for rank in ranks]
+
+
+def test_a_limit_rises_with_the_ramp() -> None:
+    ranks = [[0.9, 0.7, 0.8, 0.1]]
+    kept = [chosen(RankLimit(0.5), ranks, progress)[0] for progress in (0, 0.34, 0.67, 1)]
+    assert kept == [
+        [True, True, True, True],
+        [False, True, True, True],
+        [False, True, False, True],
+        [False, False, False, True],
+    ]
+    assert chosen(RankLimit(0.5, round_to=2), ranks) == [[False, True, False, True]]
+
+
+def test_a_group_pruned_to_nothing_is_infeasible_and_named() -> None:
+    model = network("resnet8").train()
+    groups = channel_groups(model, torch.zeros(1, 1, 8, 8), "inner")
+    pruner = FilterPruner(lambda w: -mean_abs(w), RankLimit(-1e9), Ramp(0.4, 0.3), groups, model)
+    told = r"layer stages\.0\.0\.conv1 is pruned to nothing; .*compress\.min_filters"
+    with pytest.raises(InfeasibleError, match=told):
+        pruner.before_epoch(model, 10, 20)
 
 
 def test_switch_masks_forward_and_passes_the_gradient() -> None:
@@ -249,10 +313,11 @@ def test_switch_masks_forward_and_passes_the_gradient() -> None:
     assert x.grad.tolist() == [[5.0, 6.0, 7.0]]
 
 
-def pruned_net(config: StqConfig | L1PruneConfig) -> tuple[nn.Module, FilterPruner]:
+def pruned_net(config: L1PruneConfig) -> tuple[nn.Module, FilterPruner]:
     model = network("resnet8").train()
     groups = channel_groups(model, torch.zeros(1, 1, 8, 8), config.scope)
-    return model, FilterPruner(config, lambda w: -mean_abs(w), groups, model)
+    ramp = Ramp(config.ramp_share, config.freeze_share)
+    return model, FilterPruner(lambda w: -mean_abs(w), LayerBudget(config.pfr), ramp, groups, model)
 
 
 def filter_gradient(model: nn.Module, name: str, digits: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ A resolved config (`resolve`) holds no `auto` and no native size left open: it i
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from trainables.model_config import NATIVE_WIDTH, ModelConfig, Section
 
 Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
@@ -48,18 +50,6 @@ DATASETS: dict[str, DataFacts] = {
 # machine: there the answer would be noise, and with it every key of a study.
 SMALLEST_PROBED_IMAGE = 16
 
-NATIVE_WIDTH: dict[str, int] = {
-    **dict.fromkeys(("resnet8", "resnet14", "resnet20", "resnet32", "resnet56"), 16),
-    "resnet18": 64,
-    "vgg_small": 128,
-}
-
-
-class Section(BaseModel):
-    """A frozen part of the tree; unknown keys, NaN and infinities are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
-
 
 class DataConfig(Section):
     """Which images, and how many of them."""
@@ -76,17 +66,6 @@ class DataConfig(Section):
         images = self.train_size or facts.train_images
         held_out = round(images * self.val_share)
         return images - held_out, held_out, facts.test_images
-
-
-class ModelConfig(Section):
-    """Which network."""
-
-    name: Literal["resnet8", "resnet14", "resnet20", "resnet32", "resnet56", "resnet18", "vgg_small"] = Field(
-        description="architecture"
-    )
-    width: int | None = Field(default=None, ge=1, le=1024, description="filters of the first stage; null: the paper's")
-    stem: Literal["cifar", "imagenet"] = Field(default="cifar", description="first layers; imagenet: 7x7, pooling")
-    block: Literal["standard", "bn_first"] = Field(default="standard", description="conv-BN-ReLU, or BN-ReLU-conv")
 
 
 class TrainConfig(Section):
@@ -239,8 +218,10 @@ class StqConfig(PruneFields, BinaryFields):
         """The same computation with every inert leaf at its default."""
         return cast("StqConfig", super().canonical())
 
-    def unpruned(self) -> "StqConfig":
+    def unpruned(self) -> "BinaryConfig | StqConfig":
         """The same bits and schedule with every filter kept."""
+        if self.weights == "binary":
+            return BinaryConfig(**{name: getattr(self, name) for name in BinaryFields.model_fields})
         return self.model_copy(update={"mode": "target", "pfr": 0.0}).canonical()
 
 
@@ -254,9 +235,9 @@ class BinaryConfig(BinaryFields):
         shared = {name: getattr(self, name) for name in BinaryFields.model_fields}
         return StqConfig(pfr=0.0, **shared).canonical()
 
-    def unpruned(self) -> StqConfig:
+    def unpruned(self) -> "BinaryConfig":
         """Itself."""
-        return self.canonical()
+        return self
 
 
 class L1PruneConfig(PruneFields):
@@ -343,7 +324,7 @@ def resolve(config: TrialConfig, precision: Precision) -> TrialConfig:
         "train_size": config.data.train_size or facts.train_images,
         "augment": facts.augment if config.data.augment == "auto" else config.data.augment,
     }
-    model = {"width": config.model.width or NATIVE_WIDTH[config.model.name]}
+    model = {"width": config.model.width or NATIVE_WIDTH.get(config.model.name)}
     train = {"precision": precision if config.train.precision == "auto" else config.train.precision}
     return config.model_copy(
         update={

@@ -99,8 +99,8 @@ class _Ternarize(torch.autograd.Function):
 def ternarize(w: Tensor, threshold: float, of: ThresholdOf, scale: Scale) -> Tensor:
     """Wq = a * sign(W) * 1[|W| >= D], D = `near_zero(w, threshold, of)`; shape (O, ...) as `w`.
 
-    At most three values in each filter, `a` as in `ternary_scale`. Gradient: dW = dWq * 1[|W| <= 1], also where Wq is 0;
-    `a` and D count as constants. Reference: Ternary Weight Networks (Li et al., 2016).
+    At most three values in each filter, `a` as in `ternary_scale`. Gradient: dW = dWq * 1[|W| <= 1], also where Wq is
+    0; `a` and D count as constants. Reference: Ternary Weight Networks (Li et al., 2016).
     """
     return _Ternarize.apply(w, threshold, of, scale)  # pyright: ignore[reportReturnType]
 
@@ -108,8 +108,8 @@ def ternarize(w: Tensor, threshold: float, of: ThresholdOf, scale: Scale) -> Ten
 def two_values(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The best two values of each filter: (e, alpha, beta) that minimise ||W_o - alpha e - beta (1 - e)||^2.
 
-    e is 1 for the K largest weights of the filter: with the prefix sums S_K of the descending weights and their total S,
-    K maximises S_K^2 / K + (S - S_K)^2 / (n - K) over K = 1 ... n - 1, and alpha = S_K / K, beta = (S - S_K) / (n - K).
+    e is 1 for the K largest weights of the filter: with the prefix sums S_K of the descending weights and their total
+    S, K maximises S_K^2 / K + (S - S_K)^2 / (n - K) over K = 1 ... n - 1, and alpha = S_K / K, beta = (S - S_K) / (n - K).
     One sort, O(n log n). A filter of one weight, or of equal ones, has alpha = beta.
 
     Args:
@@ -119,6 +119,7 @@ def two_values(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         e: boolean, shape (O, n); alpha and beta: shape (O, 1).
 
     Reference: DAB-Net (WACV 2018), theorem on the optimal e: a prefix of the sorted weights.
+
     """
     flat = w.flatten(1)
     n = flat.shape[1]
@@ -281,7 +282,7 @@ class _Steps(torch.autograd.Function):
     """Forward s * clamp(round(x / s), 0, 255); backward dx = dy where x lies in the range."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, step: float) -> Tensor:
         levels = x / step
         ctx.save_for_backward((levels >= 0) & (levels <= INT8_LEVELS))
         return levels.round().clamp(0, INT8_LEVELS) * step
@@ -315,26 +316,22 @@ class TernaryActivation(nn.Module):
 class Int8Activation(nn.Module):
     """y = s * clamp(round(x / s), 0, 255): a ReLU of 256 levels; gradient dx = dy where 0 <= x <= 255 s. Any shape.
 
-    The step s is the largest value seen while calibrating over 255; until then it is 0 and the module is a ReLU.
+    At step s = 0 it is a plain ReLU, which is how it is calibrated: s = largest value seen / 255.
     """
-
-    step: Tensor
 
     def __init__(self, step: float = 0.0) -> None:
         super().__init__()
-        # no part of the state dict: it is stored as an `Activation`, as the other kinds are
-        self.register_buffer("step", torch.tensor(step), persistent=False)
+        self.step = step
 
-    @torch.no_grad()
-    def calibrate(self, largest: float) -> None:
-        """Take `largest` as the upper end of the range."""
-        self.step.fill_(largest / INT8_LEVELS)
+    def cover(self, largest: float) -> None:
+        """Let the range end at `largest`; a module that never gave more than 0 stays a ReLU."""
+        self.step = largest / INT8_LEVELS
 
     def forward(self, x: Tensor) -> Tensor:
         """0, s, ..., 255 s."""
         if self.step == 0:
             return torch.relu(x)
-        return _Steps.apply(x, self.step.to(x.dtype))  # pyright: ignore[reportReturnType]
+        return _Steps.apply(x, self.step)  # pyright: ignore[reportReturnType]
 
 
 def activation_module(activation: Activation) -> nn.Module:

@@ -1,24 +1,9 @@
 """The contract of a compression method: a small object that fills some hooks."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, slots=True)
-class Compact:
-    """A finished network: physically small, made of plain torch layers.
-
-    `bits` gives the stored bits per weight of each convolution and linear layer by module name; a layer that is
-    absent is fp32. A layer of 1 bit holds only {-a_o, +a_o} in filter o. `kept` gives (kept, of) channels of each group
-    of coupled channels in scope, by the name of the first layer that produces them.
-    """
-
-    model: nn.Module
-    bits: Mapping[str, int]
-    kept: Mapping[str, tuple[int, int]]
+from trainables.models.compact import Compact
 
 
 class Method:
@@ -37,9 +22,12 @@ class Method:
     def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
         """Called before epoch `epoch` (from 0) of `epochs`."""
 
-    def extra_loss(self, model: nn.Module) -> Tensor | None:
-        """A scalar added to the task loss of each step."""
-        return None
+    def loss(self, model: nn.Module, images: Tensor, logits: Tensor, task: Tensor) -> Tensor:
+        """What a step minimises, a scalar: the task's loss `task`, or it and more.
+
+        `images` (N, C, H, W) are the step's, normalised; `logits` (N, classes) what `model` gave for them.
+        """
+        return task
 
     def after_step(self, model: nn.Module) -> None:
         """Called after each optimizer step."""
@@ -50,4 +38,4 @@ class Method:
     @torch.no_grad()
     def finalize(self, model: nn.Module) -> Compact:
         """The trained network without what training alone needed; its outputs in eval mode are unchanged."""
-        return Compact(model, bits={}, kept={})
+        return Compact(model)

@@ -4,11 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import L1PruneConfig
-from trainables.methods.base import Compact, Method
+from trainables.methods.base import Method
+from trainables.models.compact import Compact
 from trainables.pruning.cut import cut_channels
 from trainables.pruning.filters import FilterPruner, counts
 from trainables.pruning.groups import channel_groups
+from trainables.pruning.ramp import Ramp
 from trainables.pruning.scores import mean_abs, relative
+from trainables.pruning.selection import LayerBudget
 
 
 class L1Prune(Method):
@@ -32,7 +35,9 @@ class L1Prune(Method):
 
         """
         groups = channel_groups(model, example, self.config.scope)
-        self.pruner = FilterPruner(self.config, lambda w: -relative(mean_abs(w)), groups, model)
+        ramp = Ramp(self.config.ramp_share, self.config.freeze_share)
+        selection = LayerBudget(self.config.pfr, self.config.round_to)
+        self.pruner = FilterPruner(lambda w: -relative(mean_abs(w)), selection, ramp, groups, model)
 
     def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
         """Recompute or freeze the masks."""
@@ -43,4 +48,4 @@ class L1Prune(Method):
         """Cut the masked channels out."""
         plan = self.pruner.release(model)
         cut_channels(model, plan)
-        return Compact(model, bits={}, kept=counts(plan))
+        return Compact(model, kept=counts(plan))

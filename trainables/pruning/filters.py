@@ -5,59 +5,76 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from trainables.config import PruneFields
+from trainables.errors import InfeasibleError
 from trainables.pruning.cut import Plan
 from trainables.pruning.groups import ChannelGroup, Member
 from trainables.pruning.masks import ChannelMasks
-from trainables.pruning.ramp import Ramp, kept_channels
+from trainables.pruning.ramp import Ramp
+from trainables.pruning.selection import Selection
 
 # From a weight of shape (O, ...) to one number per filter, shape (O,); the largest are pruned first.
 Sparability = Callable[[Tensor], Tensor]
 
 
 class FilterPruner:
-    """Ranks channels before each epoch, masks the first in rank, and at the end says what to cut.
+    """Ranks channels before each epoch, masks those that a rule lets go, and at the end says what to cut.
 
-    A channel's rank is the mean of `sparability` over its group's producers. Ties go by index: the lower stays. The
-    rank reads the latent weights alone.
+    A channel's rank is the mean of `sparability` over its group's producers. It reads the latent weights alone.
 
     Args:
-        config: prune factor ratio, ramp, freeze and rounding.
         sparability: filters with the largest go first.
+        selection: which channels stay, given the ranks.
+        ramp: when the masks rise and freeze.
         groups: what may be pruned, from `channel_groups` of the dense model.
         model: gets masks of ones.
 
     """
 
     def __init__(
-        self, config: PruneFields, sparability: Sparability, groups: Sequence[ChannelGroup], model: nn.Module
+        self,
+        sparability: Sparability,
+        selection: Selection,
+        ramp: Ramp,
+        groups: Sequence[ChannelGroup],
+        model: nn.Module,
     ) -> None:
         self.sparability = sparability
-        self.round_to = config.round_to
-        self.ramp = Ramp(config.pfr, config.ramp_share, config.freeze_share)
+        self.selection = selection
+        self.ramp = ramp
         self.groups = groups
         self.masks = ChannelMasks.attach(model, groups)
 
     def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
-        """Recompute the masks before epoch `epoch` of `epochs`, or leave them frozen."""
+        """Recompute the masks before epoch `epoch` of `epochs`, or leave them frozen.
+
+        Raises:
+            InfeasibleError: the rule leaves a group without any channel.
+
+        """
         last = self.ramp.last_update(epochs)
         if epoch <= last:
-            pfr = self.ramp.at(epoch, epochs)
-            self.masks.keep(model, [self._survivors(model, group, pfr) for group in self.groups])
+            self.masks.keep(model, self._survivors(model, self.ramp.progress(epoch, epochs)))
         else:
             self.masks.idle = False
         self.masks.frozen = self.ramp.freeze_share > 0 and epoch >= last
 
     @torch.no_grad()
-    def _survivors(self, model: nn.Module, group: ChannelGroup, pfr: float) -> Tensor:
-        """Which channels stay, as a boolean tensor over the group."""
-        ranks = [self._rank(model, group, member) for member in group.producers]
-        order = torch.stack(ranks).mean(0).argsort(stable=True)
-        stays = torch.zeros(group.channels, dtype=torch.bool)
-        stays[order[: kept_channels(group.channels, pfr, self.round_to)]] = True
+    def _survivors(self, model: nn.Module, progress: float) -> list[Tensor]:
+        """Which channels stay: for each group a boolean tensor over its channels."""
+        stays = self.selection([self._rank(model, group) for group in self.groups], progress)
+        empty = [group.name for group, kept in zip(self.groups, stays, strict=True) if not bool(kept.any())]
+        if empty:
+            msg = (
+                f"layer {empty[0]} is pruned to nothing; keep some of its filters (compress.min_filters), "
+                "or prune less (compress.pfr, compress.max_zero_share)"
+            )
+            raise InfeasibleError(msg)
         return stays
 
-    def _rank(self, model: nn.Module, group: ChannelGroup, member: Member) -> Tensor:
+    def _rank(self, model: nn.Module, group: ChannelGroup) -> Tensor:
+        return torch.stack([self._rank_in(model, group, member) for member in group.producers]).mean(0)
+
+    def _rank_in(self, model: nn.Module, group: ChannelGroup, member: Member) -> Tensor:
         score = self.sparability(model.get_submodule(member.name).get_parameter("weight")).cpu()
         return score[torch.tensor(member.index)].view(group.channels, member.columns).mean(1)
 

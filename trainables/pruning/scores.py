@@ -1,23 +1,9 @@
 """How well a filter can be spared: one number per filter of a weight tensor of shape (O, ...)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from trainables.quantize import binarize
-
-ThresholdOf = Literal["mean", "max"]
-
-
-def near_zero(w: Tensor, threshold: float, of: ThresholdOf) -> Tensor:
-    """D, below which a weight counts as near zero: t * mean|W| or t * max|W| of the layer; a scalar tensor.
-
-    References: t = 0.7 of the mean, Ternary Weight Networks (Li et al., 2016, equation 6); t = 0.05 of the maximum,
-    Trained Ternary Quantization (Zhu et al., ICLR 2017, equation 9).
-    """
-    magnitude = w.abs()
-    return threshold * (magnitude.mean() if of == "mean" else magnitude.max())
+from trainables.quantize import ThresholdOf, binarize, near_zero
 
 
 def zero_share(w: Tensor, threshold: float, of: ThresholdOf) -> Tensor:

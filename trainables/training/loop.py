@@ -30,8 +30,8 @@ class Hooks(Protocol):
         """Called before epoch `epoch` (from 0) of `epochs`."""
         ...
 
-    def extra_loss(self, model: nn.Module) -> Tensor | None:
-        """A scalar added to the task loss of each step."""
+    def loss(self, model: nn.Module, images: Tensor, logits: Tensor, task: Tensor) -> Tensor:
+        """What a step minimises, given the task's loss."""
         ...
 
     def after_step(self, model: nn.Module) -> None:
@@ -162,10 +162,7 @@ def _epoch(
     total = torch.zeros((), device=settings.device)
     for step, (images, labels) in enumerate(batches.epoch(), start=epoch * batches.steps):
         lr = rate(step, settings.epochs * batches.steps, settings.lr)
-        loss = _loss(model, images, labels, settings)
-        extra = None if hooks is None else hooks.extra_loss(model)
-        if extra is not None:
-            loss = loss + extra
+        loss = _loss(model, images, labels, settings, hooks)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step(lr)
@@ -193,10 +190,15 @@ def _diverged(what: str, settings: Settings, epoch: int) -> DivergedError:
     return DivergedError(f"{what} in epoch {epoch + 1} of {settings.epochs}; try a smaller lr than {settings.lr}")
 
 
-def _loss(model: nn.Module, images: Tensor, labels: Tensor, settings: Settings) -> Tensor:
-    with torch.autocast(settings.device, torch.bfloat16, enabled=settings.precision == "bf16"):
+def _loss(model: nn.Module, images: Tensor, labels: Tensor, settings: Settings, hooks: Hooks | None) -> Tensor:
+    autocast = torch.autocast(settings.device, torch.bfloat16, enabled=settings.precision == "bf16")
+    with autocast:
         logits = model(images)
-    return F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+    task = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+    if hooks is None:
+        return task
+    with autocast:
+        return hooks.loss(model, images, logits, task)
 
 
 def _channels_last(images: Tensor) -> Tensor:

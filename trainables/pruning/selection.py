@@ -1,0 +1,82 @@
+"""Which channels stay: from a rank of each channel of each group to masks.
+
+A rule takes ranks, one tensor of shape (channels,) a group, the largest to go first, and how far the ramp has risen (0
+to 1); it gives a boolean tensor a group, True where the channel stays. Ties go by place: the earlier stays.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trainables.pruning.ramp import kept_channels, rounded_up
+
+
+class Selection(Protocol):
+    """A rule as above."""
+
+    def __call__(self, ranks: Sequence[Tensor], progress: float) -> list[Tensor]:
+        """Which channels stay in each group."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBudget:
+    """Every group loses the share `pfr` of its channels."""
+
+    pfr: float
+    round_to: int = 1
+    min_filters: int = 0
+
+    def __call__(self, ranks: Sequence[Tensor], progress: float) -> list[Tensor]:
+        """Which channels stay in each group; at least one does."""
+        pfr = self.pfr * progress
+        return [_lowest(rank, max(kept_channels(len(rank), pfr, self.round_to), self.min_filters)) for rank in ranks]
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalBudget:
+    """The share `pfr` of all channels goes, wherever their ranks are largest; a group may lose all."""
+
+    pfr: float
+    round_to: int = 1
+    min_filters: int = 0
+
+    def __call__(self, ranks: Sequence[Tensor], progress: float) -> list[Tensor]:
+        """Which channels stay in each group."""
+        every = torch.cat(list(ranks))
+        stays = _lowest(every, math.ceil((1 - self.pfr * progress) * len(every) - 1e-9))
+        kept = [int(part.sum()) for part in stays.split([len(rank) for rank in ranks])]
+        return _with_at_least(ranks, kept, self.round_to, self.min_filters)
+
+
+@dataclass(frozen=True, slots=True)
+class RankLimit:
+    """Every channel whose rank lies above `limit` goes; how many that are is an outcome. A group may lose all.
+
+    While the ramp rises, at most the share `progress` of those goes that lie above.
+    """
+
+    limit: float
+    round_to: int = 1
+    min_filters: int = 0
+
+    def __call__(self, ranks: Sequence[Tensor], progress: float) -> list[Tensor]:
+        """Which channels stay in each group."""
+        kept = [len(rank) - math.floor(progress * int((rank > self.limit).sum()) + 1e-9) for rank in ranks]
+        return _with_at_least(ranks, kept, self.round_to, self.min_filters)
+
+
+def _with_at_least(ranks: Sequence[Tensor], kept: Sequence[int], round_to: int, least: int) -> list[Tensor]:
+    counts = (rounded_up(max(count, least), round_to) for count in kept)
+    return [_lowest(rank, count) for rank, count in zip(ranks, counts, strict=True)]
+
+
+def _lowest(rank: Tensor, count: int) -> Tensor:
+    """True at the `count` smallest ranks."""
+    stays = torch.zeros(len(rank), dtype=torch.bool)
+    stays[rank.argsort(stable=True)[:count]] = True
+    return stays
