@@ -12,8 +12,12 @@ from pydantic.fields import FieldInfo
 from orchestrator.spec.wording import kind, meant, show
 from orchestrator.spec.yaml_nodes import Value
 from trainables.config import Section, TrialConfig
+from trainables.model_names import ModelNames
 
 Tree = Mapping[str, Value]
+
+OBSERVED = frozenset({"latency"})
+"""Sections that say what is observed of finished trials: no trial differs from another by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class SectionFacts:
 
     def leaves(self) -> list[str]:
         """The leaf names of all classes."""
-        return list(dict.fromkeys(name for owner in self.classes.values() for name in owner.model_fields))
+        return list(dict.fromkeys(name for owner in self.classes.values() for name in fields(owner)))
 
     def of(self, tree: Tree) -> type[Section] | None:
         """The class that the tag selects, or None where it is absent or unknown."""
@@ -50,6 +54,16 @@ class Wrong:
 def sections() -> dict[str, SectionFacts]:
     """The sections of a trial's config by name."""
     return {name: _section(name, info) for name, info in TrialConfig.model_fields.items()}
+
+
+def fields(owner: type[Section]) -> dict[str, FieldInfo]:
+    """The leaves that a study may set; the others are filled in by the plan."""
+    return {name: info for name, info in owner.model_fields.items() if not _is_read_only(info)}
+
+
+def _is_read_only(info: FieldInfo) -> bool:
+    extra = info.json_schema_extra
+    return isinstance(extra, Mapping) and extra.get("readOnly") is True
 
 
 def leaf_paths() -> list[str]:
@@ -86,7 +100,16 @@ def options(facts: SectionFacts, leaf: str) -> tuple[str, ...]:
     if leaf == facts.tag:
         return tuple(facts.classes)
     found = [owner.model_fields[leaf] for owner in facts.classes.values() if leaf in owner.model_fields]
-    return tuple(dict.fromkeys(word for info in found for word in _options(info.annotation)))
+    return tuple(dict.fromkeys(word for info in found for word in _words(info)))
+
+
+def _words(info: FieldInfo) -> tuple[str, ...]:
+    names = _names(info)
+    return names.words if names else _options(info.annotation)
+
+
+def _names(info: FieldInfo) -> ModelNames | None:
+    return next((item for item in info.metadata if isinstance(item, ModelNames)), None)
 
 
 def is_real(owner: type[Section], leaf: str) -> bool:
@@ -107,7 +130,7 @@ def build(facts: SectionFacts, tree: Tree) -> tuple[Section | None, list[Wrong]]
 
 def check_leaf(facts: SectionFacts, owner: type[Section], leaf: str, value: Value) -> list[Wrong]:
     """What is wrong with one value by itself."""
-    if leaf not in owner.model_fields:
+    if leaf not in fields(owner):
         return [Wrong(leaf, foreign(facts, leaf, owner), unknown_key=True)]
     if leaf == facts.tag:
         return [] if value in tuple(facts.classes) else [_wrong_tag(facts, {leaf: value})]
@@ -120,11 +143,13 @@ def check_leaf(facts: SectionFacts, owner: type[Section], leaf: str, value: Valu
 
 def foreign(facts: SectionFacts, leaf: str, owner: type[Section] | None) -> str:
     """Why a leaf is no key of this section or of this method."""
+    if owner is not None and leaf in owner.model_fields and leaf not in fields(owner):
+        return "is filled in by the plan; remove it"
     homes = [tag for tag, other in facts.classes.items() if leaf in other.model_fields]
     if homes and owner is not None and facts.tag:
         own = owner.model_fields[facts.tag].default
         return f"belongs to {facts.tag} {' and '.join(homes)}, not to {own}"
-    known = owner.model_fields if owner is not None else facts.leaves()
+    known = fields(owner) if owner is not None else facts.leaves()
     return f"unknown key{meant(leaf, known)}"
 
 
@@ -177,13 +202,23 @@ def _item_options(info: FieldInfo) -> tuple[str, ...]:
     return _options(get_args(info.annotation)[0]) if get_origin(info.annotation) is tuple else ()
 
 
+def _item_bounds(info: FieldInfo) -> list[Any]:
+    """What bounds the items of a list, `tuple[Annotated[int, Field(ge=1)], ...]`."""
+    notes = getattr(get_args(info.annotation)[0], "__metadata__", ())
+    return [bound for note in notes for bound in (note.metadata if isinstance(note, FieldInfo) else [note])]
+
+
 def want(owner: type[Section], leaf: str) -> str:
     """The values that a leaf takes: `a number in [0, 1)`."""
     info = owner.model_fields[leaf]
+    if names := _names(info):
+        return f"one of {names.wanted}"
     if known := _options(info.annotation):
         return f"one of {', '.join(known)}"
     if items := _item_options(info):
         return f"a list of {', '.join(items)}"
+    if get_origin(info.annotation) is tuple:
+        return f"a list of whole numbers{_bounds(_item_bounds(info))}"
     kinds = {info.annotation, *get_args(info.annotation)}
     noun = "a whole number" if int in kinds else "a number" if float in kinds else "text"
     null = " or null" if type(None) in kinds else ""

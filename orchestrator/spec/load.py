@@ -15,6 +15,7 @@ from orchestrator.spec.model import MAX_CELLS, StudySpec
 from orchestrator.spec.overrides import TOP, apply
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, Value, parse, read
+from trainables.model_names import is_code
 
 MAX_FAULTS = 50
 
@@ -231,8 +232,7 @@ class _Reader:
         needed = [facts.tag] if facts.tag else [name for name, info in owner.model_fields.items() if info.is_required()]
         for leaf in needed:
             if leaf not in given and not self._axis_nodes(f"{facts.name}.{leaf}"):
-                words = options(facts, leaf)
-                wanted = f"one of {', '.join(words)}" if words else want(owner, leaf)
+                wanted = f"one of {', '.join(facts.classes)}" if leaf == facts.tag else want(owner, leaf)
                 self.faults.append(place.key_fault(f"base.{facts.name}.{leaf}", f"is required: {wanted}"))
 
     def _expression(self, key: str, node: Node) -> Expression | None:
@@ -250,7 +250,7 @@ class _Reader:
         for name, literal in found.literals:
             section, _, leaf = name.partition(".")
             words = options(self.facts[section], leaf) if section in self.facts else ()
-            if words and isinstance(literal, str) and literal not in words:
+            if words and isinstance(literal, str) and literal not in words and not is_code(literal):
                 self.faults.append(node.fault(key, f"{name} is never {show(literal)}{meant(literal, words)}"))
         return found
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from orchestrator.spec.leaves import SectionFacts, sections
+from orchestrator.spec.leaves import OBSERVED, SectionFacts, sections
 
 Schema = dict[str, Any]
 
@@ -17,7 +17,7 @@ def study_schema() -> Schema:
     axes: Schema = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {path: _axis(leaf) for path, leaf in _leaves(facts).items()},
+        "properties": {path: _axis(leaf) for path, leaf in _leaves(_varied(facts)).items()},
     }
     base: Schema = {
         "type": "object",
@@ -87,7 +87,8 @@ def _leaf_schemas(facts: SectionFacts) -> Schema:
     for owner in facts.classes.values():
         properties = cast("Mapping[str, Schema]", owner.model_json_schema()["properties"])
         for name, schema in properties.items():
-            found.setdefault(name, dict(schema))
+            if not schema.get("readOnly"):
+                found.setdefault(name, dict(schema))
     if facts.tag:
         found[facts.tag] = {"enum": list(facts.classes), "description": "which method"}
     return found
@@ -96,6 +97,10 @@ def _leaf_schemas(facts: SectionFacts) -> Schema:
 def _section(facts: SectionFacts) -> Schema:
     known: Schema = {"type": "object", "additionalProperties": False, "properties": _leaf_schemas(facts)}
     return known if facts.required else {"oneOf": [known, {"type": "null"}]}
+
+
+def _varied(facts: Mapping[str, SectionFacts]) -> dict[str, SectionFacts]:
+    return {name: found for name, found in facts.items() if name not in OBSERVED}
 
 
 def _leaves(facts: Mapping[str, SectionFacts]) -> Schema:
