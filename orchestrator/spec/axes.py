@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from orchestrator.errors import Fault
-from orchestrator.spec.leaves import SectionFacts, check_leaf, foreign, is_real, leaf_paths, sections
+from orchestrator.spec.leaves import OBSERVED, SectionFacts, check_leaf, foreign, is_real, leaf_paths, sections
 from orchestrator.spec.model import MAX_CELLS, Axis, Distribution
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, Scalar, Value
 from trainables.config import Section
 
 FORMS = "[a, b, c], {range: [first, last, step]}, or {uniform | loguniform | int_uniform: [low, high]}"
+NO_AXIS = "is no part of a trial's identity, so it is no axis; set it once under base, where it takes lists"
 _KINDS = ("uniform", "loguniform", "int_uniform")
 
 
@@ -64,6 +65,9 @@ class AxisReader:
         key = f"{where}.{path}"
         if path not in self._known:
             self._faults.append(node.key_fault(key, f"unknown leaf{meant(path, self._known)}"))
+            return None
+        if path.partition(".")[0] in OBSERVED:
+            self._faults.append(node.key_fault(key, NO_AXIS))
             return None
         before = len(self._faults)
         values = self._distribution(key, path, node) if isinstance(node.value, Mapping) else self._list(key, node)
