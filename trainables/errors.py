@@ -4,7 +4,9 @@ TrialError
 ├── DataError         the images are absent, corrupted or not what the config says
 ├── InfeasibleError   the config cannot be carried out on this network (row status `infeasible`)
 ├── DivergedError     the loss is no longer a number (row status `failed`, failure `diverged`)
-└── PackedFileError   a packed file is truncated, tampered with or of another version
+├── PackedFileError   a packed file is truncated, tampered with or of another version
+├── ExportError       an exported network computes something else than the network it was made from
+└── MissingExtraError a package that only exported networks need is not installed
 """
 
 
@@ -26,3 +28,11 @@ class DivergedError(TrialError):
 
 class PackedFileError(TrialError):
     """A packed file cannot be read."""
+
+
+class ExportError(TrialError):
+    """An exported network's predictions are not those of the network it was made from."""
+
+
+class MissingExtraError(TrialError):
+    """An optional package is not installed."""

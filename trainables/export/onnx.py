@@ -1,0 +1,128 @@
+"""ONNX: the graph that OpenVINO and ONNX Runtime run, in fp32 or in int8."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+import onnx
+import torch
+import torch.onnx.ops
+from torch import Tensor, nn
+
+from trainables.errors import ExportError
+from trainables.export.folding import fold_batch_norms
+from trainables.models.compact import Compact
+from trainables.quantize import Activation, replace_module
+
+INPUT = "images"
+OUTPUT = "logits"
+OPSET = 20
+
+
+def to_onnx(network: Compact, example: Tensor, calibration: Tensor | None) -> bytes:
+    """The ONNX file of a finished network: input `images` (N, C, H, W), normalised; output `logits` (N, classes).
+
+    Any N. BN is folded where a convolution comes before it. With `calibration` every convolution and linear layer is
+    int8; see `trainables.export.qdq`.
+
+    Args:
+        network: a finished network.
+        example: an image, shape (1, C, H, W); only its shape counts.
+        calibration: normalised training images, (N, C, H, W), that set the steps of int8; None: an fp32 graph.
+
+    Raises:
+        InfeasibleError: the model's graph cannot be traced.
+        ExportError: torch cannot write it as ONNX.
+
+    """
+    model = copy.deepcopy(network.model).cpu().eval()
+    fold_batch_norms(model)
+    for name, activation in network.activations.items():
+        replace_module(model, name, _lowered(activation))
+    return _without_remarks(_exported(model, example.detach().cpu())).SerializeToString(deterministic=True)
+
+
+class _Steps(nn.Module):
+    """`Int8Activation` as a QuantizeLinear and a DequantizeLinear, whose rounding (half to even) is torch's."""
+
+    def __init__(self, step: float) -> None:
+        super().__init__()
+        self.register_buffer("step", torch.tensor(step))
+        self.register_buffer("zero", torch.tensor(0, dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """0, s, ..., 255 s."""
+        scale, zero = self.get_buffer("step"), self.get_buffer("zero")
+        levels = torch.onnx.ops.symbolic("QuantizeLinear", (x, scale, zero), dtype=torch.uint8, shape=x.shape)
+        return torch.onnx.ops.symbolic("DequantizeLinear", (levels, scale, zero), dtype=torch.float32, shape=x.shape)
+
+
+class _Sign(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        """-1 or +1."""
+        return torch.where(x >= 0, 1.0, -1.0)
+
+
+class _Ternary(nn.Module):
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        """-1, 0 or +1."""
+        return torch.where(x >= self.threshold, 1.0, torch.where(x <= -self.threshold, -1.0, 0.0))
+
+
+def _lowered(activation: Activation) -> nn.Module:
+    """The module that computes `activation` in operators of ONNX."""
+    if activation.kind == "sign":
+        return _Sign()
+    if activation.kind == "ternary":
+        return _Ternary(activation.value)
+    return _Steps(activation.value) if activation.value > 0 else nn.ReLU()
+
+
+def _exported(model: nn.Module, example: Tensor) -> onnx.ModelProto:
+    batch = torch.export.Dim("batch")
+    # of one image the tracer would conclude that there is never another number of them
+    images = example.expand(2, *example.shape[1:])
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                model, (images,), dynamo=True, verbose=False, opset_version=OPSET,
+                input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=({0: batch},),
+            )  # fmt: skip
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        msg = f"torch cannot write {type(model).__name__} as ONNX: {str(error.__cause__ or error).splitlines()[0]}"
+        raise ExportError(msg) from error
+    if program is None:
+        msg = f"torch gave no ONNX graph of {type(model).__name__}"
+        raise ExportError(msg)
+    return program.model_proto
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Without what torch's exporter has to say of its own parts; it says it in log lines and warnings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _without_remarks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without names of source files, which torch notes at every node."""
+    remarked: Sequence[object] = (
+        model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.value_info,
+        *model.graph.input, *model.graph.output,
+    )  # fmt: skip
+    for part in remarked:
+        part.ClearField("metadata_props")  # pyright: ignore[reportAttributeAccessIssue]
+        part.ClearField("doc_string")  # pyright: ignore[reportAttributeAccessIssue]
+    return model

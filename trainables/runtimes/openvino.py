@@ -1,0 +1,51 @@
+"""OpenVINO: an ONNX graph compiled for the CPU, in fp32 where the graph is fp32."""
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from trainables.runtimes.base import Images, Logits, Predictor
+
+_TELEMETRY = "openvino_telemetry"
+
+
+def load(model: bytes, threads: int = 1) -> Predictor:
+    """The ONNX `model` on `threads` threads, one image batch at a time; any batch size.
+
+    `f32` keeps OpenVINO from computing fp32 graphs in bf16, which it does unasked on CPUs that have it.
+    """
+    with _without_telemetry():
+        import openvino
+    settings: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,
+    }
+    core = openvino.Core()
+    request = core.compile_model(core.read_model(model=model, weights=b""), "CPU", settings).create_infer_request()
+
+    def predict(images: Images) -> Logits:
+        request.infer([images], share_inputs=True)
+        return np.array(request.get_output_tensor().data, dtype=np.float32)
+
+    return predict
+
+
+@contextmanager
+def _without_telemetry() -> Generator[None]:
+    """While openvino is imported its reporter cannot be: else it sends a message on import, unless run in a CI."""
+    absent = object()
+    before = sys.modules.get(_TELEMETRY, absent)
+    sys.modules[_TELEMETRY] = None  # pyright: ignore[reportArgumentType] - Python's way to refuse an import
+    try:
+        yield
+    finally:
+        if before is absent:
+            del sys.modules[_TELEMETRY]
+        else:
+            sys.modules[_TELEMETRY] = before  # pyright: ignore[reportArgumentType]
