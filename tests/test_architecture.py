@@ -11,13 +11,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ALLOWED: dict[str, set[str]] = {
-    "trainables.config": set(),
+    "trainables.model_names": set(),
+    "trainables.model_config": {"model_names"},
+    "trainables.config": {"model_config"},
     "trainables.errors": set(),
     "trainables.keys": {"config"},
     "trainables.quantize": {"config", "errors"},
     "trainables.training": {"config", "errors", "data", "models"},
     "trainables.data": {"config", "errors", "training.randomness"},
-    "trainables.models": {"config", "errors", "quantize", "training.randomness"},
+    "trainables.sources": {"errors"},
+    "trainables.models": {"config", "errors", "model_names", "sources", "quantize", "training.randomness"},
     "trainables.pruning": {"config", "errors", "quantize"},
     "trainables.methods": {"config", "errors", "quantize", "pruning", "data", "models", "training"},
     "trainables.export": {"config", "errors", "quantize", "pruning", "data", "models", "training"},
@@ -28,11 +31,11 @@ ALLOWED: dict[str, set[str]] = {
         "config", "errors", "keys", "quantize", "pruning", "data", "models", "training", "methods", "export", "measure",
         "runtimes",
     },
-    "trainables.__main__": {"config", "errors", "keys", "training", "stages"},
+    "trainables.__main__": {"config", "errors", "keys", "model_names", "models", "sources", "training", "stages"},
     "orchestrator.errors": set(),
     "orchestrator.analysis": {"errors"},
-    "orchestrator.spec": {"errors", "analysis.objectives", "trainables.config"},
-    "orchestrator.spec.load": {"errors", "spec", "search", "trainables.config"},
+    "orchestrator.spec": {"errors", "analysis.objectives", "trainables.config", "trainables.model_names"},
+    "orchestrator.spec.load": {"errors", "spec", "search", "trainables.config", "trainables.model_names"},
     "orchestrator.search": {
         "errors", "spec.model", "spec.leaves", "spec.expressions", "spec.wording", "spec.yaml_nodes",
         "trainables.config",

@@ -62,7 +62,15 @@ def test_every_leaf_of_the_root_changes_the_root_key(section: str, leaf: str) ->
 
 def test_no_leaf_is_forgotten() -> None:
     fields = {name: set(section.model_fields) for name, section in SECTIONS.items()}
-    assert {name: set(leaves) for name, leaves in OTHER.items()} == {**fields, "train": fields["train"] - {"optimizer"}}
+    fields["train"] -= {"optimizer"}
+    fields["model"] -= {"code_sha256"}
+    assert {name: set(leaves) for name, leaves in OTHER.items()} == fields
+
+
+def test_the_sources_of_a_users_own_model_are_part_of_the_key() -> None:
+    own = config().model_copy(update={"model": ModelConfig(name="own.models:make", code_sha256="0" * 64)})
+    changed = own.model_copy(update={"model": own.model.model_copy(update={"code_sha256": "1" * 64})})
+    assert PathFinder().path(own, 0)[0].key != PathFinder().path(changed, 0)[0].key
 
 
 def test_seed_and_device_class_are_part_of_the_key() -> None:

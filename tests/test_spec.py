@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,10 +176,18 @@ def test_all_faults_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> Non
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [("smoke", 4), ("pfr_grid", 42), ("threshold_grid", 63), ("fashion_mnist_pfr", 27), ("cifar10_resnet18", 9)],
-)
+STUDIES = {
+    "smoke": 4,
+    "pfr_grid": 42,
+    "threshold_grid": 63,
+    "stq_ablation": 96,
+    "fashion_mnist_pfr": 63,
+    "fashion_mnist_width": 6,
+    "cifar10_resnet18": 9,
+}
+
+
+@pytest.mark.parametrize(("name", "count"), STUDIES.items())
 def test_shipped_studies_ask_a_question_and_have_the_cells_they_say(name: str, count: int) -> None:
     spec = load_spec(str(shipped_studies() / f"{name}.yaml"))
     assert spec.study == name
@@ -187,13 +196,7 @@ def test_shipped_studies_ask_a_question_and_have_the_cells_they_say(name: str, c
 
 
 def test_every_shipped_study_is_tested() -> None:
-    assert {path.stem for path in shipped_studies().iterdir()} == {
-        "smoke",
-        "pfr_grid",
-        "threshold_grid",
-        "fashion_mnist_pfr",
-        "cifar10_resnet18",
-    }
+    assert {path.stem for path in shipped_studies().iterdir()} == set(STUDIES)
 
 
 def test_the_schema_knows_every_leaf_and_bound() -> None:
@@ -203,6 +206,15 @@ def test_the_schema_knows_every_leaf_and_bound() -> None:
     assert "compress.threshold_of" in axes
     assert properties["base"]["properties"]["data"]["properties"]["name"]["enum"][0] == "digits"
     assert "required" not in properties["base"]["properties"]["data"]
+
+
+def test_the_schema_lists_every_model_and_leaves_out_what_the_plan_fills_in() -> None:
+    leaves = study_schema()["properties"]["base"]["properties"]["model"]["properties"]
+    assert set(leaves) == {"name", "width", "stem", "block"}
+    known, code = leaves["name"]["anyOf"]
+    assert {"resnet8", "resnet18", "vgg_small", "mobilenet_v2", "densenet121"} < set(known["enum"])
+    assert re.fullmatch(code["pattern"], "own.models:make")
+    assert not re.fullmatch(code["pattern"], "own.models")
 
 
 def test_reading_a_study_loads_nothing_heavy() -> None:

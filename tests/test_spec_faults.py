@@ -7,6 +7,11 @@ from orchestrator.errors import SpecError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.yaml_nodes import MAX_BYTES
 
+MODELS = (
+    "resnet8, resnet14, resnet20, resnet32, resnet56, resnet18, vgg_small, a classification model of torchvision "
+    "(`orchestrator schema` lists them), or package.module:function"
+)
+
 # Each: what is added to HEAD (or a whole file), and every fault in order.
 WRONG: dict[str, tuple[str, list[str]]] = {
     "unknown key": (
@@ -69,9 +74,23 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown model of an axis": (
         "axes: {model.name: [resnet8, resnet9]}\n",
+        [f"line 6, column 30: axes.model.name[1]: 'resnet9' is not known; did you mean 'resnet8'? Valid: {MODELS}"],
+    ),
+    "near names of torchvision's models, and what is no code": (
+        "axes: {model.name: [mobilnet_v2, zzz, 'my-models:make']}\n",
         [
-            "line 6, column 30: axes.model.name[1]: 'resnet9' is not known; did you mean 'resnet8'? "
-            "Valid: resnet8, resnet14, resnet20, resnet32, resnet56, resnet18, vgg_small"
+            "line 6, column 21: axes.model.name[0]: 'mobilnet_v2' is not known; did you mean 'mobilenet_v2'? "
+            f"Valid: {MODELS}",
+            f"line 6, column 34: axes.model.name[1]: 'zzz' is not known. Valid: {MODELS}",
+            "line 6, column 39: axes.model.name[2]: 'my-models:make' is no package.module:function; "
+            "a model of your own is named so",
+        ],
+    ),
+    "a shape that another's network does not have": (
+        "axes: {model.name: [resnet8, mobilenet_v2], model.width: [8, 16]}\n",
+        [
+            "line 6, column 45: axes.model.width: model.width has no effect on mobilenet_v2; only our own networks "
+            "have it: remove it (with model.name: 'mobilenet_v2', model.width: 8; and in 1 more combinations)"
         ],
     ),
     "unknown objective and direction": (
@@ -236,8 +255,7 @@ WRONG_FILES: dict[str, tuple[str, list[str]]] = {
         "study: s\nbase: {model: {}}\n",
         [
             "line 2, column 1: base.data.name: is required: one of digits, mnist, fashion_mnist, cifar10, cifar100",
-            "line 2, column 8: base.model.name: is required: one of resnet8, resnet14, resnet20, resnet32, resnet56, "
-            "resnet18, vgg_small",
+            f"line 2, column 8: base.model.name: is required: one of {MODELS}",
         ],
     ),
     "a tab": (
@@ -262,6 +280,14 @@ WRONG_FILES: dict[str, tuple[str, list[str]]] = {
             "line 1, column 1: [1] is no study; a study is a mapping with the keys study, base, axes, "
             "zip, when, exclude, "
             "seeds, objectives, search, resources"
+        ],
+    ),
+    "a leaf that the plan fills in": (
+        f"study: s\nbase:\n  data: {{name: digits}}\n  model: {{name: 'own:make', code_sha256: '{'a' * 64}'}}\n"
+        "axes: {model: [{name: resnet8, code_sha256: null}]}\n",
+        [
+            "line 4, column 42: base.model.code_sha256: is filled in by the plan; remove it",
+            "line 5, column 45: axes.model[0].code_sha256: is filled in by the plan; remove it",
         ],
     ),
     "two documents": (f"{HEAD}---\n{HEAD}", ["line 6, column 1: a second document; a study is one document"]),

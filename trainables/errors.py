@@ -2,6 +2,7 @@
 
 TrialError
 ├── DataError         the images are absent, corrupted or not what the config says
+├── CodeError         a user's own model cannot be imported as it was planned, or its code failed
 ├── InfeasibleError   the config cannot be carried out on this network (row status `infeasible`)
 ├── DivergedError     the loss is no longer a number (row status `failed`, failure `diverged`)
 ├── PackedFileError   a packed file is truncated, tampered with or of another version
@@ -16,6 +17,10 @@ class TrialError(Exception):
 
 class DataError(TrialError):
     """Images are absent, corrupted, or not what the config says."""
+
+
+class CodeError(TrialError):
+    """A user's own model cannot be imported as it was planned, or its code failed."""
 
 
 class InfeasibleError(TrialError):

@@ -22,8 +22,11 @@ class Outcome:
 
 
 def empty_model(config: TrialConfig, data: Dataset) -> nn.Module:
-    """The dense architecture, its weights not yet set."""
-    return build(config.model, channels=int(data.mean.numel()), classes=data.classes)
+    """The dense architecture, its weights not yet set.
+
+    A stage's config was planned, and no plan holds a user's own code without --allow-code.
+    """
+    return build(config.model, channels=int(data.mean.numel()), classes=data.classes, allow_code=True)
 
 
 def restore(config: TrialConfig, data: Dataset, artifact: bytes) -> Compact:

@@ -45,7 +45,7 @@ def measure(config: TrialConfig) -> float:
 
 def _ratio(config: TrialConfig, size: int) -> float:
     facts = DATASETS[config.data.name]
-    model = build(config.model, facts.channels, facts.classes)
+    model = build(config.model, facts.channels, facts.classes, allow_code=True)
     initialise(model, generator(0, "init"))
     few = min(8, config.train.batch_size)
     _speed(model, config, size, few, "fp32")

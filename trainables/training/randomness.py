@@ -1,10 +1,16 @@
 """All randomness of a trial: one generator per (seed, stream), nothing global."""
 
 import hashlib
+import random
+from collections.abc import Generator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 
-STREAMS: tuple[str, ...] = ("split", "init", "batches", "augmentation", "query", "calibration")
+from trainables.config import Device
+
+STREAMS: tuple[str, ...] = ("split", "init", "batches", "augmentation", "query", "calibration", "layers")
 
 
 def generator(seed: int, stream: str) -> torch.Generator:
@@ -22,3 +28,29 @@ def generator(seed: int, stream: str) -> torch.Generator:
         raise ValueError(msg)
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def draw_seed(source: torch.Generator) -> int:
+    """A seed for `isolated`, of 63 bits."""
+    return int(torch.randint(2**63 - 1, (), generator=source))
+
+
+@contextmanager
+def isolated(seed: int, device: Device = "cpu") -> Generator[None]:
+    """For the time of a block, begin every global random state from `seed`; then put the former ones back.
+
+    For code that knows global states alone: constructors that draw their weights, dropout, a user's own model. The
+    states are those of torch (and of the GPU, where it is the device), numpy and `random`.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device == "cuda":
+            torch.cuda.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
