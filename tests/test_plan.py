@@ -117,7 +117,8 @@ def test_a_gpu_study_has_other_keys_than_a_cpu_study(command: Command) -> None:
 def test_every_shipped_study_can_be_planned_and_asks_a_question() -> None:
     paths = sorted(shipped_studies().glob("*.yaml"))
     assert {path.stem for path in paths} >= {
-        "smoke", "pfr_grid", "threshold_grid", "fashion_mnist_pfr", "cifar10_resnet18",
+        "smoke", "pfr_grid", "threshold_grid", "stq_ablation", "fashion_mnist_pfr", "fashion_mnist_width",
+        "cifar10_resnet18",
     }  # fmt: skip
     for path in paths:
         whole = planned(path)
