@@ -114,6 +114,11 @@ def _study_arguments(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="override a leaf of the study",
     )
+    parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="let the study name a model of your own as package.module:function, which is then imported and run",
+    )
     _results_argument(parser)
 
 
@@ -135,11 +140,19 @@ def _planned(options: argparse.Namespace, *, may_probe: bool = True) -> "Plan":
     from orchestrator.layout import Layout
     from orchestrator.plan import plan
     from orchestrator.precision import Precisions
+    from orchestrator.sources import Sources
     from orchestrator.spec.load import load_spec
 
     spec = load_spec(options.study, options.overrides)
     probes = Layout(options.results.resolve()).probes
-    return plan(spec, Precisions(probes, spec.resources.device, _announce, may_probe=may_probe))
+    precisions = Precisions(probes, spec.resources.device, _announce, may_probe=may_probe)
+    folder = _code_folder(options)
+    return plan(spec, precisions, Sources(spec.source, folder) if folder else None)
+
+
+def _code_folder(options: argparse.Namespace) -> Path | None:
+    """Where a user's own model is looked for; None: it may not be imported."""
+    return Path.cwd() if options.allow_code else None
 
 
 def _announce(message: str) -> None:
@@ -160,6 +173,7 @@ def _sweep(options: argparse.Namespace) -> int:
         runner=options.runner,
         address=options.address,
         cores=options.cores,
+        code_folder=_code_folder(options),
     )
     terminal = console()
     with SweepScreen(terminal).showing() as screen:
@@ -186,9 +200,11 @@ def _plan(options: argparse.Namespace) -> int:
     if options.probe:
         from orchestrator.runner.probe import probe
         from trainables.errors import TrialError
+        from trainables.sources import importable
 
         try:
-            known += probe(todo.stages, known, options.data_root.resolve(), plan.spec.resources.cpus)
+            with importable(_code_folder(options)):
+                known += probe(todo.stages, known, options.data_root.resolve(), plan.spec.resources.cpus)
         except TrialError as error:
             raise RunError(str(error)) from error
     plan_report(console(), plan, todo, Estimator(known), options.cores, replayed.warnings)

@@ -9,6 +9,7 @@ from typing import Literal
 from orchestrator.ledger import StageRecord
 from trainables.config import DATASETS, NATIVE_WIDTH, TrialConfig
 from trainables.keys import Stage
+from trainables.model_names import TORCHVISION_MMACS
 
 Basis = Literal["history", "guess"]
 
@@ -17,6 +18,9 @@ MMACS_AT_32_PIXELS: dict[str, float] = {
     "resnet18": 556.0, "vgg_small": 616.0,
 }  # fmt: skip
 """Millions of multiply-accumulates of one 32-pixel image at the native width."""
+
+MMACS_OF_AN_UNKNOWN = 100.0
+"""As much for a user's own model, of which nothing is known before it has run."""
 
 # Rough figures of one 3.6 GHz core; they order the work until the first stages have been timed.
 GMACS_PER_S = {"fp32": 30.0, "bf16": 60.0, "auto": 30.0}
@@ -35,7 +39,10 @@ class Estimate:
 def network(config: TrialConfig) -> str:
     """Names a network and the size of its images: what one image costs."""
     model, size = config.model, config.data.image_size
-    return f"{model.name}/{model.width} {model.stem} {model.block} {size}x{size}"
+    if model.ours:
+        return f"{model.name}/{model.width} {model.stem} {model.block} {size}x{size}"
+    code = f" {model.code_sha256[:12]}" if model.code_sha256 else ""
+    return f"{model.name}{code} {size}x{size}"
 
 
 def workload(stage: Stage) -> str:
@@ -90,6 +97,9 @@ def _guess(stage: Stage) -> float:
 
 def _mmacs(config: TrialConfig) -> float:
     size = config.data.image_size or DATASETS[config.data.name].image_size
+    if not config.model.ours:
+        at_224 = TORCHVISION_MMACS.get(config.model.name)
+        return MMACS_OF_AN_UNKNOWN * (size / 32) ** 2 if at_224 is None else at_224 * (size / 224) ** 2
     native = NATIVE_WIDTH[config.model.name]
     width = config.model.width or native
     downscaling = 16 if config.model.stem == "imagenet" else 1

@@ -20,9 +20,11 @@ from trainables.config import (
     resolve,
 )
 from trainables.keys import PathFinder, Stage
+from trainables.model_names import is_code
 
 BaselineName = Literal["dense", "dense_finetuned", "binary"]
 PrecisionOf = Callable[[TrialConfig], Precision]
+SourcesOf = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,14 @@ class Plan:
         return Counter(key for trial in self.trials for key in trial.path)
 
 
-def plan(spec: StudySpec, precision_of: PrecisionOf) -> Plan:
-    """Lay out the trials of `spec`; `precision_of` answers `train.precision: auto` for a config.
+def plan(spec: StudySpec, precision_of: PrecisionOf, sources_of: SourcesOf | None = None) -> Plan:
+    """Lay out the trials of `spec`.
+
+    `precision_of` answers `train.precision: auto` for a config. `sources_of` answers the SHA-256 of the sources of a
+    user's own model; without it a study that names one is refused.
 
     Raises:
-        PlanError: no cell is left, or an axis has no effect in any cell.
+        PlanError: no cell is left, an axis has no effect in any cell, or a user's own code is not allowed.
         SpecError: a cell is an impossible combination.
 
     """
@@ -87,17 +92,30 @@ def plan(spec: StudySpec, precision_of: PrecisionOf) -> Plan:
     if not found.cells:
         raise PlanError(f"{spec.source}: no cell is left: {_excluded_text(found.excluded)}")
     _refuse_inert_axes(spec, found.cells)
-    builder = _Builder(PathFinder(spec.resources.device), precision_of)
+    sources = _sources(spec, {cell.config.model.name for cell in found.cells}, sources_of)
+    builder = _Builder(PathFinder(spec.resources.device), precision_of, sources)
     for cell in found.cells:
         builder.add(cell)
     return Plan(spec, builder.trials(), builder.stages, found.excluded, found.collapsed)
 
 
+def _sources(spec: StudySpec, models: Iterable[str], sources_of: SourcesOf | None) -> dict[str, str]:
+    """The hashes of all own models, before anything is timed or run."""
+    own = sorted(filter(is_code, models))
+    if own and sources_of is None:
+        raise PlanError(
+            f"{spec.source}: model.name {own[0]} is code of your own. With --allow-code it is imported and run in the "
+            "workers, from the working folder or as installed, and the SHA-256 of its sources becomes part of every key"
+        )
+    return {name: sources_of(name) for name in own} if sources_of else {}
+
+
 class _Builder:
-    def __init__(self, finder: PathFinder, precision_of: PrecisionOf) -> None:
+    def __init__(self, finder: PathFinder, precision_of: PrecisionOf, sources: Mapping[str, str]) -> None:
         self.stages: dict[str, Stage] = {}
         self._finder = finder
         self._precision_of = precision_of
+        self._sources = sources
         self._cells: dict[str, Trial] = {}
         self._baselines: dict[str, Trial] = {}
         self._resolved: dict[tuple[object, ...], TrialConfig] = {}
@@ -116,9 +134,16 @@ class _Builder:
         identity = (config.data, config.model, config.train)
         dense = self._resolved.get(identity)
         if dense is None:
-            dense = resolve(config, "fp32" if config.train.precision != "auto" else self._precision_of(config))
+            named = self._with_sources(config)
+            dense = resolve(named, "fp32" if config.train.precision != "auto" else self._precision_of(named))
             self._resolved[identity] = dense
         return _with_compress(dense, config.compress, config)
+
+    def _with_sources(self, config: TrialConfig) -> TrialConfig:
+        sha256 = self._sources.get(config.model.name)
+        if sha256 is None:
+            return config
+        return config.model_copy(update={"model": config.model.model_copy(update={"code_sha256": sha256})})
 
     def _compared_with(self, config: TrialConfig, seed: int) -> Mapping[BaselineName, str]:
         wanted = _baselines(config.compress)

@@ -76,7 +76,10 @@ class Precisions:
 def _probe(config: TrialConfig) -> Precision:
     """Time both in a process of its own, so that the driver stays small and the clock undisturbed."""
     command = [sys.executable, "-m", "trainables", "--probe", "-"]
-    done = subprocess.run(command, input=config.model_dump_json(), capture_output=True, text=True, check=False)  # noqa: S603
+    if config.model.code_sha256 is not None:
+        command.append("--allow-code")
+    text = config.model_dump_json(exclude={"model": {"code_sha256"}})
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         raise RunError(f"the precision probe failed; set train.precision to fp32 or bf16.\n{done.stderr.strip()}")
     return "bf16" if json.loads(done.stdout)["precision"] == "bf16" else "fp32"

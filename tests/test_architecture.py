@@ -40,7 +40,10 @@ ALLOWED: dict[str, set[str]] = {
         "errors", "spec.model", "spec.leaves", "spec.expressions", "spec.wording", "spec.yaml_nodes",
         "trainables.config",
     },
-    "orchestrator.plan": {"errors", "spec", "search", "trainables.config", "trainables.keys"},
+    "orchestrator.plan": {
+        "errors", "spec", "search", "trainables.config", "trainables.keys", "trainables.model_names",
+    },
+    "orchestrator.sources": {"errors", "trainables.errors", "trainables.sources"},
     "orchestrator.durable": set(),
     "orchestrator.ledger": {"errors", "durable"},
     "orchestrator.artifacts": {"errors", "durable"},

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trainables.config import Device, TrialConfig, resolve
-from trainables.errors import TrialError
+from trainables.config import DATASETS, Device, TrialConfig, resolve
+from trainables.errors import InfeasibleError, TrialError
+from trainables.model_names import is_code
+from trainables.sources import importable, sources_sha256
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,8 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     except ValidationError as error:
         lines = (f"  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         return _complain("\n".join((f"{options.config}: not a trial's config", *lines)), 2)
+    if fault := _own_code_fault(config, options.allow_code):
+        return _complain(f"{options.config}: {fault}", 2)
     try:
-        found = _probe(config) if options.probe else _run(config, options)
+        with importable(Path.cwd() if options.allow_code else None):
+            named = _with_sources(config)
+            found = _probe(named) if options.probe else _run(named, options)
     except TrialError as error:
         return _complain(str(error), 1)
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
@@ -44,8 +50,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the packed network here")
+    parser.add_argument(
+        "--allow-code", action="store_true", help="import and run a model of your own, package.module:function"
+    )
     parser.add_argument("--probe", action="store_true", help="only find out which precision `auto` stands for")
     return parser
+
+
+def _own_code_fault(config: TrialConfig, allow_code: bool) -> str:
+    if config.model.code_sha256 is not None:
+        return "model.code_sha256 is found out from the sources; remove it"
+    if is_code(config.model.name) and not allow_code:
+        return f"model.name {config.model.name} is code of your own; with --allow-code it is imported and run"
+    return ""
+
+
+def _with_sources(config: TrialConfig) -> TrialConfig:
+    if not is_code(config.model.name):
+        return config
+    model = config.model.model_copy(update={"code_sha256": sources_sha256(config.model.name)})
+    return config.model_copy(update={"model": model})
 
 
 def _check_writable(out: Path | None) -> None:
@@ -57,8 +81,21 @@ def _check_writable(out: Path | None) -> None:
 def _probe(config: TrialConfig) -> dict[str, object]:
     from trainables.training.probe import GAIN_NEEDED, measure
 
-    ratio = measure(resolve(config, "fp32"))
+    asked = resolve(config, "fp32")
+    try:
+        _refuse_images(asked)
+    except InfeasibleError:  # the trial itself will say so
+        return {"precision": "fp32", "bf16_over_fp32": None}
+    ratio = measure(asked)
     return {"precision": "bf16" if ratio >= GAIN_NEEDED else "fp32", "bf16_over_fp32": round(ratio, 3)}
+
+
+def _refuse_images(config: TrialConfig) -> None:
+    from trainables.models.foreign import refuse_images
+
+    facts = DATASETS[config.data.name]
+    if not config.model.ours:
+        refuse_images(config.model, facts.channels, facts.classes, config.data.image_size or facts.image_size)
 
 
 def _resolved(config: TrialConfig, device: Device) -> TrialConfig:

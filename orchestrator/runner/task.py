@@ -23,7 +23,8 @@ class Task:
 class Workplace:
     """Where a worker finds things and what it may use.
 
-    While the file `drain` exists, no further stage of a task is begun.
+    While the file `drain` exists, no further stage of a task is begun. `code_folder` is searched for a user's own
+    models, which stand in a task only where the plan was allowed to name them.
     """
 
     artifacts: Path
@@ -31,3 +32,4 @@ class Workplace:
     data_root: Path
     threads: int
     run: str
+    code_folder: Path | None = None

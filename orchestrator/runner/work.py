@@ -21,6 +21,7 @@ from orchestrator.ledger import Failure, StageRecord, StageStatus
 from orchestrator.runner.task import Task, Workplace
 from trainables.errors import DataError, DivergedError, InfeasibleError, TrialError
 from trainables.keys import Stage
+from trainables.sources import importable
 from trainables.stages import Outcome, run_stage
 from trainables.stages.datasets import Datasets
 from trainables.training.state import reset_state
@@ -37,6 +38,11 @@ def execute(task: Task, place: Workplace, datasets: Datasets, report: Report, *,
     A stage whose parent failed inside the task is left out: the driver knows what follows from that. With `reraise`
     a bug is raised where it happened instead of becoming a record.
     """
+    with importable(place.code_folder):
+        _execute(task, place, datasets, report, reraise)
+
+
+def _execute(task: Task, place: Workplace, datasets: Datasets, report: Report, reraise: bool) -> None:
     reset_state(place.threads)
     store = ArtifactStore(place.artifacts)
     outputs: dict[str, tuple[bytes, str]] = {}
