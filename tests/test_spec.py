@@ -183,6 +183,7 @@ STUDIES = {
     "stq_ablation": 96,
     "fashion_mnist_pfr": 63,
     "fashion_mnist_width": 6,
+    "cifar10_resnet20": 3,
     "cifar10_resnet18": 9,
 }
 
