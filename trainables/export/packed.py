@@ -1,221 +1,172 @@
 """The packed file: what a device would store of a network, in one blob with a short manifest.
 
-    magic (4) | version (2) | manifest length (4) | manifest, deflated JSON | blob | BLAKE2b-64 of all before (8)
+Its frame is in `trainables.export.manifest`. Numbers are little-endian. The blob holds, in module order, each
+convolution's and linear layer's weights (codings: `trainables.export.coding`) and bias, if it has one; for a BN layer
+fp32 scale and shift per channel, into which the statistics are folded; then in order of their names all other
+parameters and buffers as fp32; then in module order the value of each activation that has one, as fp64.
+The scales of a convolution of few bits that only a BN reads are folded into that BN, so that 4 bytes a filter are
+saved. Folding changes outputs by rounding alone; the classes predicted stay the same but for ties within that rounding.
 
-Numbers are little-endian. The blob holds, in module order: for a 1-bit layer the signs (1 bit a weight, +1 is 1, each
-layer filled up to a byte) and its scales (fp32: one per filter, one, or none), for any other layer fp32 weights; then
-its bias, if it has one; for a BN layer fp32 scale and shift per channel, into which the statistics are folded.
-The scales of a 1-bit convolution that only a BN reads are folded into that BN, so that 4 bytes a filter are saved.
-Folding changes outputs by rounding alone; the classes predicted stay the same but for ties within that rounding.
+Version 1 has no ternary and no two-valued layers, no activations and no other tensors; a network without them is still
+written so.
 """
 
 import copy
-import hashlib
-import json
-import struct
-import zlib
-from collections.abc import Iterator, Mapping
-from typing import Literal, Self
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from itertools import chain, starmap
 
 import numpy as np
 import torch
-import torch.fx
-from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
+from typing_extensions import TypeIs
 
-from trainables.config import ModelConfig, Section
-from trainables.errors import PackedFileError
+from trainables.errors import InfeasibleError, PackedFileError
+from trainables.export.coding import BITS, Reader, Storage, encode, floats, stored_bytes
 from trainables.export.compact import resize
+from trainables.export.manifest import KINDS, Kind, Manifest, PackedHeader, framed, opened
+from trainables.export.norms import fold_statistics, is_plain_norm, neutralise, take_scales
+from trainables.export.skeleton import WithoutMemory, check_one_image
 from trainables.models.build import build
+from trainables.models.compact import Compact
+from trainables.quantize import Activation, install_activations
 
-MAGIC = b"PKNN"
-VERSION = 1
-_PREFIX = struct.Struct("<4sHI")
-_DIGEST_BYTES = 8
-_MANIFEST_LIMIT = 1 << 20
-
-Storage = Literal["fp32", "signs", "layer", "filter"]
 Layer = nn.Conv2d | nn.Linear | nn.BatchNorm2d
-
-
-class PackedHeader(Section):
-    """What is needed to rebuild the network and to feed it: pixels in [0, 1] are normalised as (x - mean) / std."""
-
-    model: ModelConfig
-    channels: int = Field(ge=1, le=64)
-    classes: int = Field(ge=1, le=100_000)
-    image_size: int = Field(ge=1, le=4096)
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @model_validator(mode="after")
-    def _resolved(self) -> Self:
-        if self.model.width is None or not len(self.mean) == len(self.std) == self.channels:
-            msg = f"model.width is {self.model.width}, and {self.channels} channels need as many means and deviations"
-            raise ValueError(msg)
-        return self
-
-
-class _Manifest(Section):
-    """The header, the shape of each layer's weight, and how it is stored."""
-
-    header: PackedHeader
-    shapes: tuple[tuple[int, ...], ...]
-    storage: tuple[Storage, ...]
+Named = list[tuple[str, Tensor]]
 
 
 @torch.no_grad()
-def pack(model: nn.Module, bits: Mapping[str, int], header: PackedHeader) -> bytes:
-    """The packed file of a finished network; layers named in `bits` are stored with 1 bit a weight.
+def pack(network: Compact, header: PackedHeader) -> bytes:
+    """The packed file of a finished network.
 
     Raises:
-        ValueError: `bits` asks for other than 1 bit, or a 1-bit layer holds other values than +-a_o in filter o.
+        ValueError: a layer holds more values in a filter than its bits can tell apart.
+        InfeasibleError: a tensor that belongs to no layer is not exact in fp32.
 
     """
-    folded = copy.deepcopy(model).cpu()
-    signs = _take_scales(folded, bits)
-    storage: list[Storage] = []
-    blob = bytearray()
-    for name, layer in _layers(folded):
-        kind, data = _stored(layer, signs.get(name))
-        storage.append(kind)
-        blob += data
-    shapes = tuple(tuple(layer.weight.shape[:2]) for _, layer in _layers(folded))
-    manifest = _Manifest(header=header, shapes=shapes, storage=tuple(storage))
-    text = json.dumps(manifest.model_dump(mode="json", exclude_defaults=True), separators=(",", ":"))
-    packed = zlib.compress(text.encode(), 9)
-    body = _PREFIX.pack(MAGIC, VERSION, len(packed)) + packed + bytes(blob)
-    return body + _digest(body)
+    folded = copy.deepcopy(network.model).cpu()
+    scales = take_scales(folded, network.bits)
+    layers = list(_layers(folded))
+    coded = [_stored(layer, network.bits.get(name), scales.get(name)) for name, layer in layers]
+    others = _others(folded)
+    active = [
+        (place, network.activations[name]) for place, name in enumerate(_names(folded)) if name in network.activations
+    ]
+    manifest = Manifest(
+        header=header,
+        shapes=tuple(tuple(layer.weight.shape[:2]) for _, layer in layers),
+        storage=tuple(kind for kind, _ in coded),
+        input_bits=tuple(network.input_bits.get(name, 0) for name, _ in layers) if network.input_bits else (),
+        activations=_by_kind(active),
+        others=len(others),
+    )
+    values = np.array([activation.value for _, activation in active if activation.kind != "sign"], "<f8")
+    return framed(manifest, b"".join(chain((data for _, data in coded), starmap(_exact, others), [values.tobytes()])))
 
 
 @torch.no_grad()
-def unpack(data: bytes) -> tuple[nn.Module, PackedHeader]:
-    """The network of a packed file, in eval mode, made of plain torch layers, and its header.
+def unpack(data: bytes, allow_code: bool = False) -> tuple[Compact, PackedHeader]:
+    """The network of a packed file, in eval mode, and its header; `kept` is empty.
+
+    Where the network is one of this project or of torchvision, no more memory is taken than 32 times the file's size
+    and what one image needs. A network of the user's own is built by the user's code.
+
+    Args:
+        data: the file.
+        allow_code: whether a model that is named as `package.module:function` may be imported and built.
 
     Raises:
         PackedFileError: not a packed file, of a later version, truncated or changed.
+        CodeError: its network is a user's own code, and that is not allowed or not at hand as it was.
 
     """
-    manifest, blob = _opened(data)
+    manifest, blob = opened(data)
     header = manifest.header
-    model = build(header.model, header.channels, header.classes)
+    model = _built(header, allow_code)
     layers = list(_layers(model))
-    if not len(layers) == len(manifest.shapes) == len(manifest.storage):
+    if len(layers) != len(manifest.shapes):
         msg = f"the packed file lists {len(manifest.shapes)} layers; {header.model.name} has {len(layers)}"
         raise PackedFileError(msg)
     resize(model, _empty_tensors(layers, manifest.shapes))
-    reader = _Reader(blob)
+    others, active = _others(model), _active(model, manifest)
+    _check_length(len(blob), _needed(layers, manifest, others, active))
+    reader = Reader(blob)
     for (_, layer), kind in zip(layers, manifest.storage, strict=True):
         _restore(layer, kind, reader)
-    reader.finish()
-    return _checked(model.eval(), header), header
+    for name, tensor in others:
+        _put(model, name, reader.floats(tensor.numel()).view(tensor.shape).to(tensor.dtype))
+    activations = {name: _activation(name, kind, reader) for name, kind in active}
+    install_activations(model, activations)
+    check_one_image(model.eval(), header.channels, header.image_size)
+    bits = {name: BITS[kind] for (name, _), kind in zip(layers, manifest.storage, strict=True) if kind in BITS}
+    inputs = {name: n for (name, _), n in zip(layers, manifest.input_bits, strict=False) if n}
+    return Compact(model, bits, activations=activations, input_bits=inputs), header
+
+
+def _built(header: PackedHeader, allow_code: bool) -> nn.Module:
+    """The dense network; its weights have no memory unless the user's own code makes it."""
+    own_code = header.model.code_sha256 is not None
+    with nullcontext() if own_code else WithoutMemory():
+        return build(header.model, header.channels, header.classes, allow_code=allow_code)
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, Layer))
+    """The layers whose weights have a coding; all else is among `_others`."""
+    for name, module in model.named_modules():
+        if _is_layer(module):
+            yield name, module
 
 
-def _digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest()
+def _is_layer(module: nn.Module) -> TypeIs[Layer]:
+    """Whether it is of a coded kind and its weight is a parameter of its own, as a parametrized one is not."""
+    weighted = isinstance(module, nn.Conv2d | nn.Linear) and "weight" in dict(module.named_parameters(recurse=False))
+    return weighted or is_plain_norm(module)
 
 
-def _take_scales(model: nn.Module, bits: Mapping[str, int]) -> dict[str, Tensor]:
-    """Scale per filter of each 1-bit layer, shape (O,); those that a BN can take are moved there and become 1."""
-    norms = _norms_behind(model)
-    scales: dict[str, Tensor] = {}
-    for name, stored in bits.items():
-        layer = model.get_submodule(name)
-        scale = _filter_scales(name, layer.get_parameter("weight"), stored)
-        norm = norms.get(name)
-        if norm is not None:
-            _fold_statistics(norm)
-            norm.weight.mul_(scale)
-            scale = torch.ones_like(scale)
-        scales[name] = scale
-    return scales
+def _others(model: nn.Module) -> Named:
+    """The parameters and stored buffers that belong to no layer, in order of their names."""
+    coded = {layer for _, layer in _layers(model)}
+    stored = model.state_dict().keys()
+    found: Named = []
+    for prefix, module in model.named_modules():
+        for name, tensor in chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
+            path = f"{prefix}.{name}".lstrip(".")
+            own = module in coded and (name in ("weight", "bias") or isinstance(module, nn.BatchNorm2d))
+            if path in stored and not own:
+                found.append((path, tensor))
+    return sorted(found, key=lambda other: other[0])
 
 
-def _filter_scales(name: str, weight: Tensor, bits: int) -> Tensor:
-    magnitude = weight.abs().flatten(1)
-    if bits != 1 or not bool((magnitude == magnitude[:, :1]).all()):
-        msg = f"layer {name} cannot be stored with {bits} bit a weight: it holds more than two values in a filter"
-        raise ValueError(msg)
-    return magnitude[:, 0]
+def _names(model: nn.Module) -> list[str]:
+    """Of all modules; one that stands in several places has several, as after its replacement by several."""
+    return [name for name, _ in model.named_modules(remove_duplicate=False)]
 
 
-def _norms_behind(model: nn.Module) -> dict[str, nn.BatchNorm2d]:
-    """The BN of each bias-free convolution whose output nothing else reads."""
-    found: dict[str, nn.BatchNorm2d] = {}
-    for node in torch.fx.symbolic_trace(model).graph.nodes:
-        if node.op != "call_module" or len(node.users) != 1:
-            continue
-        (user,) = node.users
-        layer = model.get_submodule(str(node.target))
-        reader = model.get_submodule(str(user.target)) if user.op == "call_module" else None
-        if isinstance(layer, nn.Conv2d) and layer.bias is None and isinstance(reader, nn.BatchNorm2d):
-            found[str(node.target)] = reader
-    return found
+def _by_kind(active: Sequence[tuple[int, Activation]]) -> dict[Kind, tuple[int, ...]]:
+    places: dict[Kind, tuple[int, ...]] = {
+        kind: tuple(place for place, found in active if found.kind == kind) for kind in KINDS
+    }
+    return {kind: found for kind, found in places.items() if found}
 
 
-def _fold_statistics(norm: nn.BatchNorm2d) -> None:
-    """Make a BN's scale and shift say all it does: scale' = g / sqrt(var + eps), shift' = b - mean * scale'."""
-    mean, variance = norm.get_buffer("running_mean").double(), norm.get_buffer("running_var").double()
-    scale = norm.weight.double() / (variance + norm.eps).sqrt()
-    norm.bias.copy_(norm.bias.double() - mean * scale)
-    norm.weight.copy_(scale)
-    _neutralise(norm)
-
-
-def _neutralise(norm: nn.BatchNorm2d) -> None:
-    """Statistics under which a BN in eval mode computes scale * x + shift."""
-    norm.get_buffer("running_mean").zero_()
-    norm.get_buffer("running_var").fill_(1 - norm.eps)
-    norm.get_buffer("num_batches_tracked").zero_()
-
-
-def _stored(layer: Layer, scales: Tensor | None) -> tuple[Storage, bytes]:
+def _stored(layer: Layer, bits: int | None, scales: Tensor | None) -> tuple[Storage, bytes]:
     """How a layer is stored, and its bytes."""
     if isinstance(layer, nn.BatchNorm2d):
-        _fold_statistics(layer)
-    bias = b"" if (found := _bias(layer)) is None else _floats(found)
-    if scales is None:
-        return "fp32", _floats(layer.weight) + bias
-    signs = np.packbits((layer.weight >= 0).numpy().ravel()).tobytes()
-    if bool((scales == 1).all()):
-        return "signs", signs + bias
-    if bool((scales == scales[0]).all()):
-        return "layer", signs + _floats(scales[:1]) + bias
-    return "filter", signs + _floats(scales) + bias
+        fold_statistics(layer)
+    kind, weight = encode(layer.weight, bits, scales)
+    return kind, weight if (bias := _bias(layer)) is None else weight + floats(bias)
 
 
 def _bias(layer: Layer) -> Tensor | None:
     return dict(layer.named_parameters(recurse=False)).get("bias")
 
 
-def _floats(tensor: Tensor) -> bytes:
-    return tensor.detach().contiguous().numpy().astype("<f4").tobytes()
-
-
-def _opened(data: bytes) -> tuple[_Manifest, bytes]:
-    """The manifest and the blob of a file whose checksum is right."""
-    if len(data) < _PREFIX.size + _DIGEST_BYTES or data[:4] != MAGIC:
-        msg = f"not a packed file: {len(data)} bytes that begin with {data[:4]!r}, not {MAGIC!r}"
-        raise PackedFileError(msg)
-    _, version, length = _PREFIX.unpack_from(data)
-    if version != VERSION:
-        msg = f"the packed file has version {version}; this release reads version {VERSION}"
-        raise PackedFileError(msg)
-    body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if _digest(body) != digest:
-        msg = "the packed file is truncated or was changed: its checksum does not match; export it again"
-        raise PackedFileError(msg)
-    start = _PREFIX.size + length
-    try:
-        text = zlib.decompressobj().decompress(body[_PREFIX.size : start], _MANIFEST_LIMIT)
-        return _Manifest.model_validate_json(text), body[start:]
-    except (zlib.error, ValidationError) as error:
-        msg = f"the manifest of the packed file cannot be read: {error}"
-        raise PackedFileError(msg) from error
+def _exact(name: str, tensor: Tensor) -> bytes:
+    stored = tensor.detach().float()
+    if tensor.dtype != torch.float32 and not torch.equal(stored.to(tensor.dtype), tensor):
+        msg = f"{name} holds {tensor.dtype} values that fp32 cannot, so that the network cannot be packed"
+        raise InfeasibleError(msg)
+    return floats(stored)
 
 
 def _empty_tensors(layers: list[tuple[str, Layer]], shapes: tuple[tuple[int, ...], ...]) -> dict[str, Tensor]:
@@ -238,64 +189,78 @@ def _empty_tensors(layers: list[tuple[str, Layer]], shapes: tuple[tuple[int, ...
     return tensors
 
 
-def _restore(layer: Layer, kind: Storage, reader: "_Reader") -> None:
-    """Fill a layer of the right shape from the blob."""
-    weight = layer.weight
-    if kind == "fp32":
-        weight.copy_(reader.floats(weight.numel()).view_as(weight))
-    else:
-        filters = weight.shape[0]
-        signs = reader.signs(weight.numel()).view(filters, -1)
-        scales = torch.ones(1) if kind == "signs" else reader.floats(1 if kind == "layer" else filters)
-        weight.copy_((signs * scales.view(-1, 1)).view_as(weight))
-    bias = _bias(layer)
-    if bias is not None:
-        bias.copy_(reader.floats(bias.numel()))
-    if isinstance(layer, nn.BatchNorm2d):
-        _neutralise(layer)
-
-
-class _Reader:
-    """Takes numbers off the front of a blob.
+def _active(model: nn.Module, manifest: Manifest) -> list[tuple[str, Kind]]:
+    """Name and kind of each quantized activation, in module order.
 
     Raises:
-        PackedFileError: the blob is shorter, or in the end longer, than the manifest says.
+        PackedFileError: it would take the place of something that is no activation.
 
     """
-
-    def __init__(self, blob: bytes) -> None:
-        self.blob = blob
-        self.place = 0
-
-    def _take(self, count: int) -> bytearray:
-        taken = bytearray(self.blob[self.place : self.place + count])
-        self.place += count
-        if len(taken) < count:
-            msg = f"the packed file ends after {len(self.blob)} bytes of weights; at least {self.place} are needed"
+    places: list[tuple[int, Kind]] = [(place, kind) for kind, found in manifest.activations.items() for place in found]
+    names = _names(model)
+    found: list[tuple[str, Kind]] = []
+    for place, kind in sorted(places):
+        name = names[place] if 0 < place < len(names) else ""
+        module = model.get_submodule(name)
+        if module is model or any(True for _ in chain(module.children(), module.parameters(), module.buffers())):
+            msg = (
+                f"the packed file puts an activation of kind {kind} in place {place} ({name!r}), which is no activation"
+            )
             raise PackedFileError(msg)
-        return taken
-
-    def floats(self, count: int) -> Tensor:
-        """Fp32 numbers, shape (count,)."""
-        return torch.from_numpy(np.frombuffer(self._take(4 * count), "<f4").astype(np.float32))
-
-    def signs(self, count: int) -> Tensor:
-        """Numbers +1 and -1, shape (count,)."""
-        packed = np.frombuffer(self._take((count + 7) // 8), np.uint8)
-        return torch.from_numpy(np.unpackbits(packed, count=count).astype(np.float32) * 2 - 1)
-
-    def finish(self) -> None:
-        """Make sure that nothing is left."""
-        if self.place != len(self.blob):
-            msg = f"the packed file holds {len(self.blob)} bytes of weights; its manifest accounts for {self.place}"
-            raise PackedFileError(msg)
+        found.append((name, kind))
+    return found
 
 
-def _checked(model: nn.Module, header: PackedHeader) -> nn.Module:
-    """`model`, if its layers fit one another."""
-    try:
-        model(torch.zeros(1, header.channels, header.image_size, header.image_size))
-    except RuntimeError as error:
-        msg = f"the layers of the packed file do not fit one another: {error}"
-        raise PackedFileError(msg) from error
-    return model
+def _needed(
+    layers: Sequence[tuple[str, Layer]], manifest: Manifest, others: Named, active: Sequence[tuple[str, Kind]]
+) -> int:
+    """Bytes that the blob must have.
+
+    Raises:
+        PackedFileError: the file has another number of tensors that belong to no layer.
+
+    """
+    if len(others) != manifest.others:
+        name = manifest.header.model.name
+        msg = f"the packed file has {manifest.others} tensors beside its layers; {name} has {len(others)}"
+        raise PackedFileError(msg)
+    numbers = sum(tensor.numel() for _, tensor in others) + 2 * sum(kind != "sign" for _, kind in active)
+    for _, layer in layers:
+        numbers += 0 if (bias := _bias(layer)) is None else bias.numel()
+    return 4 * numbers + sum(
+        stored_bytes(kind, layer.weight.numel(), layer.weight.shape[0])
+        for (_, layer), kind in zip(layers, manifest.storage, strict=True)
+    )
+
+
+def _check_length(held: int, needed: int) -> None:
+    if held < needed:
+        msg = f"the packed file ends after {held} bytes of weights; {needed} are needed"
+        raise PackedFileError(msg)
+    if held > needed:
+        msg = f"the packed file holds {held} bytes of weights; its manifest accounts for {needed}"
+        raise PackedFileError(msg)
+
+
+def _restore(layer: Layer, kind: Storage, reader: Reader) -> None:
+    """Fill a layer of the right shape from the blob."""
+    layer.weight = nn.Parameter(reader.weight(kind, layer.weight.shape))
+    if (bias := _bias(layer)) is not None:
+        layer.bias = nn.Parameter(reader.floats(bias.numel()))
+    if isinstance(layer, nn.BatchNorm2d):
+        neutralise(layer)
+
+
+def _put(model: nn.Module, path: str, tensor: Tensor) -> None:
+    """Set a parameter or buffer of `model` by its name."""
+    owner, _, name = path.rpartition(".")
+    module = model.get_submodule(owner)
+    setattr(module, name, nn.Parameter(tensor) if name in dict(module.named_parameters(recurse=False)) else tensor)
+
+
+def _activation(name: str, kind: Kind, reader: Reader) -> Activation:
+    value = 0.0 if kind == "sign" else reader.double()
+    if not 0 <= value < torch.inf:
+        msg = f"the packed file gives activation {name} the value {value}; it is finite and at least 0"
+        raise PackedFileError(msg)
+    return Activation(kind, value)

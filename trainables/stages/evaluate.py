@@ -30,8 +30,8 @@ def evaluate(config: TrialConfig, data: Dataset, device: Device, parent: bytes) 
     """
     network = restore(config, data, parent)
     bits = dict(network.bits)
-    packed = pack(network.model, bits, _header(config, data))
-    model, _ = unpack(packed)
+    packed = pack(network, _header(config, data))
+    model = unpack(packed, allow_code=True)[0].model
     _check_equal(network.model, model, data, device)
     logits = predict(model, data.test, data, device=device)
     measured = _measured(config, data, model.cpu(), bits, packed)
