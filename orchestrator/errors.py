@@ -5,7 +5,8 @@ OrchestratorError
 ├── PlanError      the study is well formed but cannot be planned
 ├── StoreError     a results root cannot be read or written, or another version wrote it
 ├── TableError     a table or column that an analysis needs is absent
-└── RunError       a run cannot start: resources, data, another run of the same study
+├── RunError       a run cannot start: resources, data, another run of the same study
+└── DeployError    a trial cannot be exported, or an exported network or its images cannot be used
 """
 
 from collections.abc import Sequence
@@ -56,3 +57,7 @@ class TableError(OrchestratorError):
 
 class RunError(OrchestratorError):
     """A run cannot start."""
+
+
+class DeployError(OrchestratorError):
+    """A trial cannot be exported, or an exported network or its images cannot be used."""

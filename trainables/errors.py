@@ -7,6 +7,7 @@ TrialError
 ├── DivergedError     the loss is no longer a number (row status `failed`, failure `diverged`)
 ├── PackedFileError   a packed file is truncated, tampered with or of another version
 ├── ExportError       an exported network computes something else than the network it was made from
+├── BundleError       an exported folder or file is not what was written
 └── MissingExtraError a package that only exported networks need is not installed
 """
 
@@ -37,6 +38,10 @@ class PackedFileError(TrialError):
 
 class ExportError(TrialError):
     """An exported network's predictions are not those of the network it was made from."""
+
+
+class BundleError(TrialError):
+    """An exported folder, or a model file of one, cannot be used."""
 
 
 class MissingExtraError(TrialError):
