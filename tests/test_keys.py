@@ -1,5 +1,6 @@
 """Keys name content: equal computations have equal keys, different ones do not."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.config import DataConfig, ModelConfig, TrainConfig, TrialConfig, resolve
-from trainables.keys import PathFinder, Stage
+from trainables.keys import STAGE_VERSIONS, PathFinder, Stage
 
 
 def config(**sections: object) -> TrialConfig:
@@ -106,6 +107,28 @@ def test_a_stage_holds_nothing_that_later_stages_own() -> None:
     assert [stage.kind for stage in path] == ["train", "compress", "evaluate"]
     assert path[0].config.compress is None
     assert [stage.parent for stage in path] == [None, path[0].key, path[1].key]
+
+
+def test_weights_of_macs_belong_to_the_evaluation_alone() -> None:
+    finder = PathFinder()
+    compress = {"method": "stq", "pfr": 0.4}
+    plain = finder.path(config(compress=compress), 0)
+    spelled = finder.path(config(compress=compress, cost={"low_bit": 1 / 64, "int8": 0.25}), 0)
+    other = finder.path(config(compress=compress, cost={"low_bit": 1 / 58}), 0)
+    assert spelled == plain
+    assert other[:2] == plain[:2]
+    assert other[2].key != plain[2].key
+    assert [stage.config.cost.low_bit for stage in other] == [1 / 64, 1 / 64, 1 / 58]
+    assert other[2].own_config() == {"cost": {"low_bit": 1 / 58}}
+
+
+def test_without_weights_of_macs_an_evaluation_owns_nothing() -> None:
+    """Its key is that of the releases that had no such weights."""
+    path = PathFinder().path(config(), 0)
+    content = {"schema": 1, "stage": "evaluate", "version": STAGE_VERSIONS["evaluate"], "seed": 0}
+    content |= {"config": {}, "parent": path[0].key}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert path[1].key == hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def test_keys_are_the_same_in_another_process() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainables.config import DATASETS, CompressConfig, Device, TrialConfig
+from trainables.config import DATASETS, CompressConfig, CostConfig, Device, TrialConfig
 
 StageKind = Literal["train", "compress", "evaluate"]
 
@@ -57,11 +57,12 @@ class PathFinder:
     def _stage(
         self, kind: StageKind, config: TrialConfig, method: CompressConfig | None, parent: Stage | None, seed: int
     ) -> Stage:
-        identity = (kind, parent.key, method) if parent else (kind, config.data, config.model, config.train, seed)
+        cost = config.cost if kind == "evaluate" else CostConfig()
+        identity = (kind, parent.key, method, cost) if parent else (kind, config.data, config.model, config.train, seed)
         known = self._known.get(identity)
         if known is None:
             canonical = TrialConfig.model_construct(
-                data=config.data, model=config.model, train=config.train, compress=method
+                data=config.data, model=config.model, train=config.train, compress=method, cost=cost
             )
             known = _keyed(kind, canonical, parent.key if parent else None, seed, self.device)
             self._known[identity] = known
@@ -100,8 +101,9 @@ def _own_compress(stage: Stage) -> dict[str, Any]:
     return {"compress": method.model_dump(exclude_defaults=True) | {"method": method.method}}
 
 
-def _own_nothing(stage: Stage) -> dict[str, Any]:
-    return {}
+def _own_evaluate(stage: Stage) -> dict[str, Any]:
+    cost = stage.config.cost.model_dump(exclude_defaults=True)
+    return {"cost": cost} if cost else {}
 
 
-_OWN = {"train": _own_train, "compress": _own_compress, "evaluate": _own_nothing}
+_OWN = {"train": _own_train, "compress": _own_compress, "evaluate": _own_evaluate}

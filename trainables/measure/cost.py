@@ -1,15 +1,21 @@
 """What a network costs to store and to run, and how much smaller it is than its dense parent.
 
-Convolutions and linear layers count; BN and activations do no multiply-accumulates here.
+Convolutions and linear layers count; BN and activations do no multiply-accumulates here. `bits` of a weight are as in
+`trainables.models.compact.Compact`: 1, 2 (ternary) or absent (fp32).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from trainables.config import CostConfig
+
 FP_BITS = 32
+TRITS_A_BYTE = 5
+"""3^5 = 243 values fit into one byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +26,21 @@ class Cost:
         params: trained numbers: weights, biases, BN scales and shifts.
         macs: multiply-accumulates of one image; one MAC counts 1.
         bops: bit operations of one image, the sum of MACs x weight bits x activation bits over layers.
-        payload_bits: weights x stored bits over convolutions and linear layers; BN, biases and scales left out
-            (the convention of Prabhu et al., WACV 2018).
+        mac_cost: MACs of one image, each times its `mac_weight`.
+        payload_bits: `stored_bits` over convolutions and linear layers; BN, biases and scales left out (the convention
+            of Prabhu et al., WACV 2018).
         bits_per_weight: payload_bits over the number of these weights.
+        weight_bytes: of the packed file, those that hold these weights: payload_bits, each layer filled up to a byte.
 
     """
 
     params: int
     macs: int
     bops: int
+    mac_cost: float
     payload_bits: int
     bits_per_weight: float
+    weight_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +50,14 @@ class Ratios:
     Attributes:
         compression: 4 bytes per dense parameter (BN as scale and shift), over the bytes of the whole packed file.
         payload_compression: 32 bits per dense weight over the compact payload_bits.
-        layer_compression_max: the largest 32 x dense weights / (bits x kept weights) of one layer.
+        hidden_compression: the same over the layers of few bits alone; None where there are none.
+        layer_compression_max: the largest 32 x dense weights / stored bits of one layer.
 
     """
 
     compression: float
     payload_compression: float
+    hidden_compression: float | None
     layer_compression_max: float
 
 
@@ -79,29 +91,50 @@ def layer_macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     return macs
 
 
+def stored_bits(weights: int, bits: int) -> int:
+    """Bits that a layer's weights take: weights x bits, but five ternary ones (bits 2) a byte, so 1.6 bits each."""
+    return 8 * math.ceil(weights / TRITS_A_BYTE) if bits == 2 else weights * bits
+
+
 def payload_bits(weights: Mapping[str, int], bits: Mapping[str, int]) -> int:
-    """Weights x stored bits, summed over layers; a layer that `bits` lacks is fp32."""
-    return sum(count * bits.get(name, FP_BITS) for name, count in weights.items())
+    """`stored_bits`, summed over layers; a layer that `bits` lacks is fp32."""
+    return sum(stored_bits(count, bits.get(name, FP_BITS)) for name, count in weights.items())
+
+
+def mac_weight(weight_bits: int, input_bits: int, weights: CostConfig) -> float:
+    """What one multiply-accumulate counts, by the bits of its two sides; 1 where both are fp32."""
+    if max(weight_bits, input_bits) <= 2:
+        return weights.low_bit
+    if max(weight_bits, input_bits) <= 8:
+        return weights.int8
+    return weights.weight_only if weight_bits <= 2 else 1.0
 
 
 def cost(
-    model: nn.Module, bits: Mapping[str, int], example: Tensor, activation_bits: Mapping[str, int] | None = None
+    model: nn.Module,
+    bits: Mapping[str, int],
+    example: Tensor,
+    input_bits: Mapping[str, int] | None = None,
+    mac_weights: CostConfig | None = None,
 ) -> Cost:
     """The costs of `model`, whose layers store `bits` per weight; `example` is one image, shape (1, C, H, W).
 
-    A layer that `bits` or `activation_bits` (bits of a layer's inputs) lacks is fp32. A weight-binary MAC with fp32
-    inputs is thus 32 bops, a fully binary one 1, an fp32 one 1,024. Published speed-ups weigh them otherwise (1/58
-    per fully binary MAC in XNOR-Net); no machine's time is meant here.
+    A layer that `bits` or `input_bits` lacks is fp32. A weight-binary MAC with fp32 inputs is thus 32 bops, a fully
+    binary one 1, an fp32 one 1,024. Published speed-ups weigh them otherwise (1/58 per fully binary MAC in XNOR-Net,
+    1/64 in others): `mac_weights` say how `mac_cost` does. No machine's time is meant here.
     """
     weights, macs = layer_weights(model), layer_macs(model, example)
-    inputs = activation_bits or {}
+    sides = {name: (bits.get(name, FP_BITS), (input_bits or {}).get(name, FP_BITS)) for name in macs}
+    counted = mac_weights or CostConfig()
     payload = payload_bits(weights, bits)
     return Cost(
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=sum(macs.values()),
-        bops=sum(count * bits.get(name, FP_BITS) * inputs.get(name, FP_BITS) for name, count in macs.items()),
+        bops=sum(count * math.prod(sides[name]) for name, count in macs.items()),
+        mac_cost=math.fsum(count * mac_weight(*sides[name], counted) for name, count in macs.items()),
         payload_bits=payload,
         bits_per_weight=payload / sum(weights.values()),
+        weight_bytes=sum(math.ceil(stored_bits(count, bits.get(name, FP_BITS)) / 8) for name, count in weights.items()),
     )
 
 
@@ -111,8 +144,9 @@ def ratios(dense: nn.Module, compact: nn.Module, bits: Mapping[str, int], packed
     return Ratios(
         compression=4 * sum(parameter.numel() for parameter in dense.parameters()) / packed_bytes,
         payload_compression=payload_compression(whole, kept, bits),
+        hidden_compression=hidden_compression(whole, kept, bits),
         layer_compression_max=max(
-            FP_BITS * count / (bits.get(name, FP_BITS) * kept[name]) for name, count in whole.items()
+            FP_BITS * count / stored_bits(kept[name], bits.get(name, FP_BITS)) for name, count in whole.items()
         ),
     )
 
@@ -120,3 +154,10 @@ def ratios(dense: nn.Module, compact: nn.Module, bits: Mapping[str, int], packed
 def payload_compression(dense: Mapping[str, int], kept: Mapping[str, int], bits: Mapping[str, int]) -> float:
     """32 bits per dense weight over the kept weights' bits."""
     return payload_bits(dense, {}) / payload_bits(kept, bits)
+
+
+def hidden_compression(dense: Mapping[str, int], kept: Mapping[str, int], bits: Mapping[str, int]) -> float | None:
+    """The same over the layers in `bits` alone, so without the full-precision ends; None where there are none."""
+    if not bits:
+        return None
+    return FP_BITS * sum(dense[name] for name in bits) / payload_bits({name: kept[name] for name in bits}, bits)
