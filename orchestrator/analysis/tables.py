@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Direction = Literal["max", "min"]
 
 ROLES = ("cell", "baseline")
-CONFIG_SECTIONS = ("data", "model", "train", "compress", "select", "latency")
+CONFIG_SECTIONS = ("data", "model", "train", "compress", "cost", "select", "latency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,55 @@ _MEASURED = (
     Column("binary_accuracy_drop", "fraction", "min", True, "double", "`binary_accuracy` - `accuracy`"),
     Column("test_images", "images", None, True, "int64", "test images behind `accuracy`"),
     Column("compression", "1", "max", True, "double", "`dense_bytes` / `packed_bytes`, the whole file counted"),
-    Column("payload_compression", "1", "max", True, "double", "the same for weights alone, manifest left out"),
+    Column(
+        "payload_compression",
+        "1",
+        "max",
+        True,
+        "double",
+        "dense weights x 32 bits / stored bits of the weights of all convolutions and linear layers; BN, biases, scales "
+        "and manifest left out",
+    ),
+    Column(
+        "hidden_compression",
+        "1",
+        "max",
+        True,
+        "double",
+        "the same over the layers that are not full precision alone; null where there are none",
+    ),
     Column("layer_compression_max", "1", "max", True, "double", "the largest ratio of dense to stored bits of a layer"),
     Column("pfr_achieved", "fraction", "max", True, "double", "share of the filters in scope that were removed"),
-    Column("bits_per_weight", "bits", "min", True, "double", "stored bits per surviving weight, mean over the network"),
+    Column(
+        "bits_per_weight",
+        "bits",
+        "min",
+        True,
+        "double",
+        "stored bits per surviving weight, mean over the network; a ternary one takes 1.6 (five a byte)",
+    ),
+    Column(
+        "weight_bytes",
+        "bytes",
+        "min",
+        True,
+        "int64",
+        "bytes of the packed file that hold these weights; the rest of `packed_bytes` is overhead: BN, biases, scales, "
+        "manifest",
+    ),
     Column("packed_bytes", "bytes", "min", True, "int64", "size of the packed file: what a device would store"),
     Column("dense_bytes", "bytes", None, True, "int64", "size of the dense parent's parameters in fp32"),
     Column("params", "1", "min", True, "int64", "parameters of the compact network"),
     Column("macs", "1", "min", True, "int64", "multiply-accumulates for one image"),
     Column("bops", "1", "min", True, "int64", "bit operations for one image: MACs x weight bits x activation bits"),
+    Column(
+        "mac_cost",
+        "1",
+        "min",
+        True,
+        "double",
+        "MACs for one image, each counted by the bits of its two sides as `cost.*` says; 1 where both are fp32",
+    ),
     Column("latency_ms", "ms", "min", False, "double", "median latency; null until measured"),
     Column("latency_iqr_ms", "ms", "min", False, "double", "interquartile range of it; null until measured"),
     Column("latency_ratio", "1", "max", False, "double", "dense latency / this latency; null until measured"),
