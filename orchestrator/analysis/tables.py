@@ -80,7 +80,7 @@ _MEASURED = (
         "max",
         True,
         "double",
-        "dense weights x 32 bits / stored bits of the weights of all convolutions and linear layers; BN, biases, scales "
+        "dense weights x 32 bits / stored bits of the weights, of convolutions and linear layers; BN, biases, scales "
         "and manifest left out",
     ),
     Column(
