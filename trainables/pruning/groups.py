@@ -3,6 +3,7 @@
 The coupling is read off torch-pruning's dependency graph (Fang et al., DepGraph, CVPR 2023) of one traced image.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import torch_pruning.ops
 from torch import Tensor, nn
 
 from trainables.errors import InfeasibleError
+from trainables.pruning.sharing import refuse_shared
 
 Scope = Literal["inner", "all"]
 
@@ -71,7 +73,8 @@ def channel_groups(model: nn.Module, example: Tensor, scope: Scope) -> tuple[Cha
     The model's weights, BN statistics and training mode are as before.
 
     Raises:
-        InfeasibleError: a group in scope holds a layer that cannot be cut, or none is in scope.
+        InfeasibleError: a group in scope holds a layer that cannot be cut or has shared weights, none is in scope, or
+            the network cannot be traced.
 
     """
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
@@ -83,6 +86,7 @@ def channel_groups(model: nn.Module, example: Tensor, scope: Scope) -> tuple[Cha
     modules = dict(model.named_modules())
     for group in chosen:
         _refuse_unsupported(group, modules)
+    refuse_shared(model, example, {member.name for group in chosen for member in _members(group)})
     return tuple(sorted(chosen, key=lambda group: order[group.name]))
 
 
@@ -91,10 +95,17 @@ def _traced(model: nn.Module, example: Tensor) -> list[list[Any]]:
     training = {module: module.training for module in model.modules()}
     graph = torch_pruning.DependencyGraph()
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            # where it gives up on a depth, it would go on for hours or forget channels
+            warnings.filterwarnings("error", message="Maximum recursive depth")
             # a tuple: given a bare tensor, the tracer first tries it without its batch axis and counts layers twice
             graph.build_dependency(model, (example,), verbose=False)
-        return [[group[place] for place in range(len(group))] for group in graph.get_all_groups()]
+            return [[group[place] for place in range(len(group))] for group in graph.get_all_groups()]
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # it has no errors of its own: whatever breaks in it, it cannot follow the network
+        msg = f"the channels of {type(model).__name__} cannot be followed: {type(error).__name__}: {error}"
+        raise InfeasibleError(msg) from error
     finally:
         for module, was in training.items():
             module.training = was
