@@ -13,6 +13,7 @@ from orchestrator.analysis import tables
 from orchestrator.durable import publish
 from orchestrator.errors import StoreError
 from orchestrator.ledger import StageRecord
+from orchestrator.observations import here, latency_row, observation_rows
 from orchestrator.plan import Plan, Trial
 from trainables.config import TrialConfig
 
@@ -21,7 +22,7 @@ Row = dict[str, Any]
 
 
 def write_tables(folder: Path, plan: Plan, records: Records) -> None:
-    """Replace `trials.parquet`, `_stages.parquet` and `_history.parquet` of a study, each whole.
+    """Replace `trials.parquet` and the tables beside it, each whole.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -33,6 +34,8 @@ def write_tables(folder: Path, plan: Plan, records: Records) -> None:
         _write(folder / "trials.parquet", trial_table(plan, records))
         _write(folder / "_stages.parquet", _table([_stage_row(record) for record in kept], tables.stages_schema()))
         _write(folder / "_history.parquet", _table(_history_rows(kept), tables.history_schema()))
+        latencies = _table(_latency_rows(plan, records), tables.latency_schema())
+        _write(folder / "_latency.parquet", latencies)
     except OSError as error:
         raise StoreError(f"{folder}: cannot write the tables: {error.strerror}") from error
 
@@ -73,6 +76,7 @@ def _trial_row(plan: Plan, trial: Trial, records: Records) -> Row:
         for record in finished:
             row |= record.metrics
         row |= _comparisons(trial, records, row["accuracy"])
+        row |= latency_row(trial, records, here())
     return row | _seconds(finished) | _provenance(finished)
 
 
@@ -80,7 +84,7 @@ def _leaves(config: TrialConfig) -> Row:
     leaves: Row = {}
     for section, values in config.model_dump(exclude_none=True).items():
         for name, value in values.items():
-            leaves[f"{section}.{name}"] = ",".join(value) if isinstance(value, tuple | list) else value
+            leaves[f"{section}.{name}"] = ",".join(map(str, value)) if isinstance(value, tuple | list) else value
     return leaves
 
 
@@ -147,6 +151,11 @@ def _stage_row(record: StageRecord) -> Row:
 
 def _history_rows(records: Sequence[StageRecord]) -> list[Row]:
     return [{"key": record.key, "stage": record.kind, **epoch} for record in records for epoch in record.history]
+
+
+def _latency_rows(plan: Plan, records: Records) -> list[Row]:
+    rows = observation_rows(plan, records, here())
+    return [row | {"finished_at": _timestamp(row["finished_at"])} for row in rows]
 
 
 def _timestamp(seconds: float) -> datetime:

@@ -19,7 +19,7 @@ from orchestrator.errors import StoreError
 LEDGER_VERSION = 1
 
 StageStatus = Literal["complete", "failed", "infeasible"]
-Failure = Literal["bug", "data", "diverged", "lost", "oom", "storage"]
+Failure = Literal["bug", "data", "diverged", "export", "lost", "oom", "storage"]
 
 SETTLED_FAILURES: frozenset[Failure] = frozenset({"diverged"})
 """Failures that a second run of the same stage would only repeat."""

@@ -22,6 +22,7 @@ PLAIN_EVERY_S = 5.0
 ERRORS_SHOWN = 3
 RUNNING_SHOWN = 6
 STAGE_KINDS = ("train", "compress", "evaluate")
+LATENCY = "latency"
 
 
 def duration(seconds: float) -> str:
@@ -34,9 +35,9 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str, many: str = "") -> str:
     """`1 cell`, `2,000 cells`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
 def number(value: object, unit: str = "") -> str:
@@ -94,7 +95,25 @@ class SweepScreen:
         """Open the display for so many stages."""
         self._totals = Counter(stage.kind for stage in todo.stages)
         self._say(f"{plan.spec.study}: {plan_line(plan, todo)}")
-        if self._console.is_terminal:
+        self._open()
+
+    def measuring(self, observations: int, machine: str, remaining_s: float) -> None:
+        """Open the display, where it is not, for so many latencies; nothing else runs meanwhile."""
+        self._totals[LATENCY] = observations
+        self._remaining_s = remaining_s
+        self._say(f"measuring {plural(observations, 'latency', 'latencies')} on this machine alone: {machine}")
+        self._open()
+
+    def measured(self, record: StageRecord, remaining_s: float) -> None:
+        """One more latency is on disk."""
+        self._remaining_s = remaining_s
+        self._done[LATENCY] += 1
+        if self._live is None and time.monotonic() - self._printed >= PLAIN_EVERY_S:
+            self._printed = time.monotonic()
+            self._say(f"{self._done[LATENCY]}/{self._totals[LATENCY]} latencies measured, {self._time_left()}")
+
+    def _open(self) -> None:
+        if self._console.is_terminal and self._live is None:
             self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=4)
             self._live.start()
 
@@ -153,7 +172,7 @@ class SweepScreen:
 
     def _picture(self) -> RenderableType:
         bars = Table.grid(padding=(0, 2))
-        for kind in STAGE_KINDS:
+        for kind in (*STAGE_KINDS, LATENCY):
             if total := self._totals[kind]:
                 done = self._done[kind]
                 bars.add_row(kind, ProgressBar(total=total, completed=done, width=32), f"{done}/{total}")
@@ -179,7 +198,8 @@ def signature(error: str) -> str:
 def stage_line(stage: Stage) -> str:
     """A stage in a few words."""
     config = stage.config
-    parts = [stage.kind, f"{config.model.name}/{config.model.width}", config.data.name, f"seed {stage.seed}"]
+    network = f"{config.model.name}/{config.model.width}" if config.model.ours else config.model.name
+    parts = [stage.kind, network, config.data.name, f"seed {stage.seed}"]
     if stage.kind != "train" and config.compress is not None:
         leaves = config.compress.model_dump(exclude_defaults=True, exclude={"method", "epochs", "lr"})
         parts += [config.compress.method, *(f"{name} {value}" for name, value in leaves.items())]

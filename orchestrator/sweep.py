@@ -1,9 +1,9 @@
-"""The story of `orchestrator sweep`: plan, lock, find what is missing, run it, leave the tables."""
+"""The story of `orchestrator sweep`: plan, lock, find what is missing, run it, time it, leave the tables."""
 
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,9 +14,13 @@ from orchestrator.errors import RunError, StoreError
 from orchestrator.layout import Layout
 from orchestrator.ledger import StageRecord, replay
 from orchestrator.locks import Holder, holder, study_lock
+from orchestrator.observations import here, outputs_needed
+from orchestrator.observations import missing as missing_observations
 from orchestrator.plan import Plan
+from orchestrator.quiet import QuietObserver, QuietPass, check_possible
 from orchestrator.runner.base import Driver, Missing, Observer, Runner, draining_on_signals, missing, run_missing
 from orchestrator.runner.task import Workplace
+from orchestrator.timing import Child
 from trainables.data import files
 from trainables.errors import DataError
 
@@ -35,11 +39,13 @@ class Options:
     runner: RunnerName = "tune"
     address: str | None = None
     cores: int = 1
+    code_folder: Path | None = None
+    latency: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a sweep ended; `wall_s` in seconds."""
+    """How a sweep ended; `ran` and `cached` count stages, `measured` latencies; `wall_s` in seconds."""
 
     plan: Plan
     records: Mapping[str, StageRecord]
@@ -47,13 +53,11 @@ class Summary:
     cached: int
     interrupted: bool
     wall_s: float
+    measured: int = 0
 
 
-class SweepObserver(Observer, Protocol):
+class SweepObserver(Observer, QuietObserver, Protocol):
     """What a screen is told of a whole sweep."""
-
-    def warned(self, message: str) -> None:
-        """Something is odd but does not stop the run."""
 
     def waiting(self, holder: Holder) -> None:
         """Another process runs the same plan; this one follows it."""
@@ -86,33 +90,57 @@ def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) 
     replayed = replay(layout.ledger)
     for warning in replayed.warnings:
         observer.warned(warning)
-    todo = missing(plan, replayed.records, layout)
+    observations = missing_observations(plan, replayed.records, here()) if options.latency else []
+    todo = missing(plan, replayed.records, layout, outputs_needed(observations))
     # Whatever is refused is refused before the study's folder is touched.
+    check_possible(observations, options.cores)
     if todo.stages:
         _check_resources(plan.spec.resources.cpus, plan.spec.resources.gpus, options)
-        _prepare_data(todo, options)
-    for warning in (*_remade(todo, plan), *_leaving_rows(layout.study(plan.spec.study), plan)):
+    _prepare_data({one.config.data.name for one in todo.stages} | {one.data.name for one in observations}, options)
+    elsewhere = (
+        ["latency is measured on this machine, not on the cluster's"] if options.address and observations else []
+    )
+    for warning in (*elsewhere, *_remade(todo, plan), *_leaving_rows(layout.study(plan.spec.study), plan)):
         observer.warned(warning)
     _save_study(layout.study(plan.spec.study), plan)
-    if not todo.stages:
-        write_tables(layout.study(plan.spec.study), plan, replayed.records)
-        return Summary(plan, replayed.records, 0, len(todo.done), interrupted=False, wall_s=time.monotonic() - started)
     run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-    driver = Driver(plan, layout, replayed.records, run, observer)
+    driver = Driver(plan, layout, replayed.records, run, observer, outputs_needed(observations))
+    unfinished = bool(todo.stages) and _train(driver, todo, options, run, observer)
+    ran = sum(record.run == run for record in driver.records.values())
+    quiet = QuietPass(plan, layout, driver.records, run, observer, here(), lambda: Child(options.data_root))
+    if not (unfinished or driver.draining):
+        _measure(quiet, options)
+    interrupted = unfinished or quiet.draining or (driver.draining and bool(observations))
+    wall_s = time.monotonic() - started
+    return Summary(plan, quiet.records, ran, len(todo.done), interrupted, wall_s, quiet.taken)
+
+
+def _train(driver: Driver, todo: Missing, options: Options, run: str, observer: SweepObserver) -> bool:
+    """Run the stages that are missing; returns whether some are left."""
     with draining_on_signals(driver):
-        observer.started(plan, todo)
+        observer.started(driver.plan, todo)
         try:
-            run_missing(driver, _runner(plan, options, run))
+            run_missing(driver, _runner(driver.plan, options, run))
         finally:
             driver.close()
-    ran = sum(record.run == run for record in driver.records.values())
-    wall_s = time.monotonic() - started
-    return Summary(plan, driver.records, ran, len(todo.done), not driver.finished, wall_s)
+    return not driver.finished
+
+
+def _measure(quiet: QuietPass, options: Options) -> None:
+    """All training on this machine is done: take the latencies; the tables follow whatever ends that."""
+    try:
+        if options.latency:
+            with draining_on_signals(quiet):
+                quiet.run()
+    finally:
+        write_tables(options.layout.study(quiet.plan.spec.study), quiet.plan, quiet.records)
 
 
 def _runner(plan: Plan, options: Options, run: str) -> Runner:
     resources, layout = plan.spec.resources, options.layout
-    place = Workplace(layout.artifacts.root, layout.drain(run), options.data_root, resources.cpus, run)
+    place = Workplace(
+        layout.artifacts.root, layout.drain(run), options.data_root, resources.cpus, run, options.code_folder
+    )
     if options.runner == "serial":
         from orchestrator.runner.serial import SerialRunner
 
@@ -189,10 +217,9 @@ def _cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def _prepare_data(todo: Missing, options: Options) -> None:
+def _prepare_data(names: Iterable[str], options: Options) -> None:
     """Every data set that is needed is whole before the first worker starts."""
-    names = sorted({stage.config.data.name for stage in todo.stages})
-    for name in names:
+    for name in sorted(names):
         faults = files.faults(name, options.data_root)
         if faults and not options.download:
             raise RunError(files.advice(name, options.data_root, faults))

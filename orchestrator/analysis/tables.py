@@ -123,10 +123,29 @@ _MEASURED = (
         "double",
         "MACs for one image, each counted by the bits of its two sides as `cost.*` says; 1 where both are fp32",
     ),
-    Column("latency_ms", "ms", "min", False, "double", "median latency; null until measured"),
-    Column("latency_iqr_ms", "ms", "min", False, "double", "interquartile range of it; null until measured"),
-    Column("latency_ratio", "1", "max", False, "double", "dense latency / this latency; null until measured"),
-    Column("runtime", "", None, True, "string", "what ran the network for the latency; null until measured"),
+    Column("latency_ms", "ms", "min", False, "double", "median time of a call in `runtime`; null until measured"),
+    Column("latency_iqr_ms", "ms", "min", False, "double", "interquartile range of the calls behind `latency_ms`"),
+    Column("latency_ratio", "1", "max", False, "double", "dense parent in OpenVINO fp32 / `latency_ms`, interleaved"),
+    Column(
+        "latency_same_runtime_ratio",
+        "1",
+        "max",
+        False,
+        "double",
+        "dense parent in fp32 in `runtime` / `latency_ms`; null where it cannot run there",
+    ),
+    Column("runtime", "", None, False, "string", "the fastest of the runtimes asked for, of which the latency is"),
+    Column("latency_batch", "images", None, False, "int64", "images per call of `latency_ms`: the first batch size"),
+    Column("latency_machine", "", None, False, "string", "fingerprint of the machine that measured the latency"),
+    Column("latency_error", "", None, False, "string", "why no runtime asked for could be measured; null otherwise"),
+    Column(
+        "runtime_agreement",
+        "fraction",
+        "max",
+        False,
+        "double",
+        "share of test images for which `runtime` predicts what the packed network does",
+    ),
     Column("labels", "images", "min", True, "int64", "labelled images used; null without `select`"),
     Column("select_s", "s", "min", False, "double", "busy seconds of choosing images; null without `select`"),
     Column("train_s", "s", "min", False, "double", "busy seconds of the dense training when it ran, also if cached"),
@@ -177,9 +196,42 @@ _HISTORY = (
     Column("images_per_s", "images/s", "max", False, "double", "training speed, validation left out"),
 )
 
+_LATENCY = (
+    Column("stage_keys.evaluate", "", None, True, "string", "key of the evaluation whose packed file was timed"),
+    Column("runtime", "", None, True, "string", "`openvino`, `onnxruntime` or `packed`"),
+    Column("batch", "images", None, True, "int64", "images per call"),
+    Column("threads", "1", None, True, "int64", "threads of the runtime"),
+    Column("repeats", "1", None, True, "int64", "turns of each network"),
+    Column("status", "", None, False, "string", "`complete`, `failed`, or `infeasible`: no such network runs there"),
+    Column("failure", "", None, False, "string", "kind of failure; `export`: the predictions differ; null if none"),
+    Column("error", "", None, False, "string", "text of the error; null where there is none"),
+    Column("latency_ms", "ms", "min", False, "double", "median time of a call"),
+    Column("latency_q1_ms", "ms", "min", False, "double", "lower quartile"),
+    Column("latency_q3_ms", "ms", "min", False, "double", "upper quartile"),
+    Column("latency_iqr_ms", "ms", "min", False, "double", "`latency_q3_ms` - `latency_q1_ms`"),
+    Column("dense_ms", "ms", "min", False, "double", "the same of the dense parent in OpenVINO fp32"),
+    Column("dense_q1_ms", "ms", "min", False, "double", "its lower quartile"),
+    Column("dense_q3_ms", "ms", "min", False, "double", "its upper quartile"),
+    Column("same_runtime_dense_ms", "ms", "min", False, "double", "of the dense parent in fp32 in `runtime`; or null"),
+    Column("same_runtime_dense_q1_ms", "ms", "min", False, "double", "its lower quartile"),
+    Column("same_runtime_dense_q3_ms", "ms", "min", False, "double", "its upper quartile"),
+    Column("latency_ratio", "1", "max", False, "double", "`dense_ms` / `latency_ms`"),
+    Column("latency_same_runtime_ratio", "1", "max", False, "double", "`same_runtime_dense_ms` / `latency_ms`"),
+    Column("runtime_agreement", "fraction", "max", False, "double", "as in trials.parquet"),
+    Column("calls", "1", None, False, "int64", "calls behind the median and the quartiles"),
+    Column("machine", "", None, False, "string", "fingerprint: architecture, CPU, cores, vector units"),
+    Column("versions", "", None, False, "string", "packages that ran the networks"),
+    Column("busy_s", "s", "min", False, "double", "seconds that the observation took, checks included"),
+    Column("finished_at", "", None, False, _TIMESTAMP, "when it was done"),
+    Column("host", "", None, False, "string", "machine"),
+    Column("run", "", None, False, "string", "run that committed it"),
+    Column("key", "", None, False, "string", "key of the observation: networks, protocol, machine and versions"),
+)
+
 COLUMNS: dict[str, Column] = {column.name: column for column in (*_IDENTITY, *_MEASURED)}
 STAGE_COLUMNS: dict[str, Column] = {column.name: column for column in _STAGES}
 HISTORY_COLUMNS: dict[str, Column] = {column.name: column for column in _HISTORY}
+LATENCY_COLUMNS: dict[str, Column] = {column.name: column for column in _LATENCY}
 
 
 def is_config_column(name: str) -> bool:
@@ -230,6 +282,13 @@ def history_schema() -> "pa.Schema":
     return pa.schema(_fields(_HISTORY))
 
 
+def latency_schema() -> "pa.Schema":
+    """The schema of _latency.parquet, one row per evaluated network, runtime and batch size."""
+    import pyarrow as pa
+
+    return pa.schema(_fields(_LATENCY))
+
+
 def _fields(columns: Sequence[Column]) -> "list[pa.Field]":
     import pyarrow as pa
 
@@ -265,6 +324,13 @@ its resolved value; it is deterministic, and null where the leaf does not apply 
 """
 
 
+_LATENCY_TEXT = """\
+Latencies are observations on one machine, taken alone after all training. The table holds those of the machine that
+wrote it last: on another one they are taken again. Networks are timed turn by turn in one process with their dense
+parent; a time is that of one call with all images of the batch. It joins trials.parquet on `stage_keys.evaluate`.
+"""
+
+
 def document() -> str:
     """The data dictionary as Markdown: the text of `results/README.md`."""
     sections = ", ".join(f"`{name}.*`" for name in CONFIG_SECTIONS)
@@ -279,6 +345,9 @@ def document() -> str:
         _markdown(STAGE_COLUMNS),
         "## _history.parquet: one row per stage and epoch\n",
         _markdown(HISTORY_COLUMNS),
+        "## _latency.parquet: one row per evaluated network, runtime and batch size\n",
+        _LATENCY_TEXT,
+        _markdown(LATENCY_COLUMNS),
     )
     return "\n".join(parts)
 

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,11 @@ class Missing:
     remade: tuple[str, ...] = ()
 
 
-def missing(plan: Plan, records: Mapping[str, StageRecord], layout: Layout) -> Missing:
+def missing(plan: Plan, records: Mapping[str, StageRecord], layout: Layout, outputs: Iterable[str] = ()) -> Missing:
     """Set difference of the plan and the ledger.
 
-    A finished parent whose output is gone or damaged runs again where something below it still has to run.
+    A finished stage whose output is gone or damaged runs again where something below it still has to run, and where it
+    is one of those whose `outputs` are needed for something else.
     """
     done = {key: records[key] for key in plan.stages if key in records and records[key].settled}
     for stage in plan.stages.values():
@@ -71,7 +72,7 @@ def missing(plan: Plan, records: Mapping[str, StageRecord], layout: Layout) -> M
         if parent is not None and parent.status != "complete":
             done[stage.key] = _inherited(stage, parent)
     remade: list[str] = []
-    needed = {stage.parent for stage in plan.stages.values() if stage.key not in done}
+    needed = {*outputs, *(stage.parent for stage in plan.stages.values() if stage.key not in done)}
     for stage in reversed(list(plan.stages.values())):
         record = done.get(stage.key)
         if record is None or stage.key not in needed or record.status != "complete":
@@ -95,12 +96,19 @@ class Driver:
     """The state of one run: hands out tasks, commits records, keeps the tables fresh. Runners call it in one thread."""
 
     def __init__(
-        self, plan: Plan, layout: Layout, records: Mapping[str, StageRecord], run: str, observer: Observer
+        self,
+        plan: Plan,
+        layout: Layout,
+        records: Mapping[str, StageRecord],
+        run: str,
+        observer: Observer,
+        outputs: Iterable[str] = (),
     ) -> None:
         self.plan = plan
         self.records = dict(records)
         self.draining = False
         self._layout = layout
+        self._outputs = frozenset(outputs)
         self._run = run
         self._drain = layout.drain(run)
         self._writer = LedgerWriter(layout.ledger, run)
@@ -111,7 +119,7 @@ class Driver:
 
     def begin(self, workers: int) -> None:
         """Lay out what is to run, for so many tasks at once."""
-        todo = missing(self.plan, self.records, self._layout)
+        todo = missing(self.plan, self.records, self._layout, self._outputs)
         self._workers = workers
         self._schedule = Schedule(todo.stages, todo.done, Estimator(self.records.values()), workers)
 
@@ -208,8 +216,18 @@ class _TableWriter:
         self._due = now + max(TABLES_EVERY_S, 20 * (now - started))
 
 
+class Drainable(Protocol):
+    """What ends early on a signal."""
+
+    draining: bool
+
+    def drain(self) -> None:
+        """Finish what runs and begin nothing more."""
+        ...
+
+
 @contextmanager
-def draining_on_signals(driver: Driver) -> Generator[None]:
+def draining_on_signals(driver: Drainable) -> Generator[None]:
     """First Ctrl-C or SIGTERM drains; a second Ctrl-C stops at once (KeyboardInterrupt).
 
     Off the main thread, where Python knows no signals, it does nothing.
