@@ -2,11 +2,15 @@
 
 The window of an output pixel is a list of words (64 bits of packed activations, or one float) at fixed offsets from its
 first. A word is spread over the lanes and meets the words of eight filters at once. Sums of one-bit kinds count
-disagreements: with n products of which v are -1, the sum is n - 2 v. What lies outside the image is 0 bits in the padded
-buffer; what these add to v is known for each class of border pixels and stands in its biases and thresholds.
+disagreements: with n products of which v are -1, the sum is n - 2 v. What lies outside the image is 0 bits in the
+padded buffer; what these add to v is known for each class of border pixels and stands in its biases and thresholds.
+
+The last word of a row of the window may hold bits of the pixel to its right. Against binary weights, which are 0 there,
+they would count, the same for each filter; so v starts at minus their number. This costs scalar instructions, whose
+units are idle, where a mask would cost vector instructions, whose units are not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +28,7 @@ from trainables.kernels.vectors import FLOATS, INT32, INT64, LANES, WORDS, Build
 PIXEL_BYTES = 16
 WORD_BYTES = 8 * LANES
 FLOAT_BYTES = 4 * LANES
+BINARY: tuple[Kind, Kind] = ("binary_wide", "binary_tall")
 # vectors of weights that one word of the window meets: bits; non-zero and sign; the same; floats
 WEIGHT_PLANES: dict[Kind, int] = {"binary_wide": 1, "binary_tall": 1, "ternary": 2, "planes": 2, "float": 1}
 
@@ -61,7 +66,6 @@ class _Emitter:
         self.b = b
         self.kind: Kind = kind
         self.tile = target.tile(kind)
-        self.ternary_logic = target.level() == "avx512"
         self.columns = {c: v.load(b, b.add(op, v.const(8 * c)), INT64, 8) for c in Conv}
         self.sums = _Registers(b, self.tile, FLOATS if kind == "float" else WORDS)
         self.nonzero = _Registers(b, self.tile, WORDS) if kind == "planes" else None
@@ -81,11 +85,16 @@ class _Emitter:
         b, c = self.b, self.columns
         record = v.add(b, c[Conv.PIXELS], v.scaled(b, index, PIXEL_BYTES * self.tile.pixels))
         self.pixels = [v.add(b, record, v.const(PIXEL_BYTES * i)) for i in range(self.tile.pixels)]
-        bounds = v.add(b, c[Conv.RANGES], v.scaled(b, index, 8))
+        bounds = v.add(b, c[Conv.RANGES], v.scaled(b, index, 16))
+        first, last, top, bottom = (v.load_int32(b, v.add(b, bounds, v.const(4 * place))) for place in range(4))
+        origin = v.add(b, c[Conv.INPUT], b.mul(self.image, c[Conv.INPUT_IMAGE]))
+        inputs = [v.add(b, origin, self.pixel(i, 0)) for i in range(self.tile.pixels)]
         self.sums.clear()
         if self.nonzero is not None:
             self.nonzero.clear()
-        self.window(v.load_int32(b, bounds), v.load_int32(b, v.add(b, bounds, v.const(4))))
+        if self.kind in BINARY:
+            self.discount(inputs, top, bottom)
+        self.window(inputs, first, last)
         if self.kind == "float":
             self.store_floats()
             return
@@ -100,11 +109,25 @@ class _Emitter:
         """A number of the record of pixel i: 0 input offset, 1 class offset, 2 index, 3 offset of its output bits."""
         return v.load_int32(self.b, v.add(self.b, self.pixels[i], v.const(4 * place)))
 
-    def window(self, first: Value, last: Value) -> None:
-        """Add up the words `first` ... `last` - 1 of the window."""
+    def discount(self, inputs: list[Value], top: Value, bottom: Value) -> None:
+        """Start the sums at minus the set bits beyond the ends of the rows `top` ... `bottom` - 1 of the window."""
         b, c = self.b, self.columns
-        origin = v.add(b, c[Conv.INPUT], b.mul(self.image, c[Conv.INPUT_IMAGE]))
-        inputs = [v.add(b, origin, self.pixel(i, 0)) for i in range(self.tile.pixels)]
+        with self.asked(Conv.BEYOND):
+            strangers = [cgutils.alloca_once(b, INT64) for _ in inputs]
+            for stranger in strangers:
+                b.store(v.const(0), stranger)
+            beyond = v.load(b, c[Conv.BEYOND], INT64, 8)
+            with cgutils.for_range(b, bottom, start=top) as row:
+                at = v.load(b, v.add(b, c[Conv.ROW_ENDS], v.scaled(b, row.index, 8)), INT64, 8)
+                for address, stranger in zip(inputs, strangers, strict=True):
+                    word = b.and_(v.load(b, v.add(b, address, at), INT64, 1), beyond)
+                    b.store(b.sub(b.load(stranger), b.ctpop(word)), stranger)
+            for i, j in self.sums.places():
+                self.sums.put(i, j, v.splat(b, b.load(strangers[i])))
+
+    def window(self, inputs: list[Value], first: Value, last: Value) -> None:
+        """Add up the words `first` ... `last` - 1 of the windows that begin at the addresses `inputs`."""
+        b, c = self.b, self.columns
         size = FLOAT_BYTES if self.kind == "float" else WORD_BYTES
         planes = WEIGHT_PLANES[self.kind]
         with cgutils.for_range(b, last, start=first) as word:
@@ -115,18 +138,10 @@ class _Emitter:
                 [v.load(b, v.add(b, row, v.const(size * (planes * j + q))), kind, size) for q in range(planes)]
                 for j in range(self.tile.vectors)
             ]
-            mask = self.mask(word.index)
             for i, address in enumerate(inputs):
-                self.meet(i, v.add(b, address, at), weights, mask)
+                self.meet(i, v.add(b, address, at), weights)
 
-    def mask(self, word: Value) -> Value:
-        """The bits of a word that belong to the window; ternary weights carry it themselves."""
-        if self.kind not in {"binary_wide", "binary_tall"}:
-            return None
-        b = self.b
-        return v.splat(b, v.load(b, v.add(b, self.columns[Conv.MASKS], v.scaled(b, word, 8)), INT64, 8))
-
-    def meet(self, i: int, address: Value, weights: list[list[Value]], mask: Value) -> None:
+    def meet(self, i: int, address: Value, weights: list[list[Value]]) -> None:
         """Let the word at `address`, of pixel i, meet the weights."""
         b = self.b
         if self.kind == "float":
@@ -136,17 +151,20 @@ class _Emitter:
             return
         x = v.splat(b, v.load(b, address, INT64, 1))
         if self.nonzero is not None:
-            sign = v.splat(b, v.load(b, v.add(b, address, self.columns[Conv.INPUT_PLANE]), INT64, 1))
+            self.meet_planes(i, x, address, weights)
+            return
         for j, w in enumerate(weights):
-            if self.nonzero is not None:
-                both = b.and_(x, w[0])
-                self.nonzero.increase(i, j, v.popcount(b, both))
-                differ = b.and_(both, b.xor(sign, w[1]))
-            elif self.kind == "ternary":
-                differ = b.and_(w[0], b.xor(x, w[1]))
-            else:
-                differ = v.masked_xor(b, x, mask, w[0], self.ternary_logic)
+            differ = b.xor(x, w[0]) if self.kind in BINARY else b.and_(w[0], b.xor(x, w[1]))
             self.sums.increase(i, j, v.popcount(b, differ))
+
+    def meet_planes(self, i: int, x: Value, address: Value, weights: list[list[Value]]) -> None:
+        """Count the products that are not 0, and those of them that are -1."""
+        b = self.b
+        sign = v.splat(b, v.load(b, v.add(b, address, self.columns[Conv.INPUT_PLANE]), INT64, 1))
+        for j, w in enumerate(weights):
+            both = b.and_(x, w[0])
+            self.nonzero.increase(i, j, v.popcount(b, both))
+            self.sums.increase(i, j, v.popcount(b, b.and_(both, b.xor(sign, w[1]))))
 
     def counted(self, i: int, j: int) -> Value:
         """Disagreements v, or, with planes, minus the sum of the products."""
@@ -156,7 +174,7 @@ class _Emitter:
         return self.b.sub(self.b.add(total, total), self.nonzero.get(i, j))
 
     def store_bits(self) -> None:
-        """The next activation by thresholds of the counts: it is +1 where v <= UPPER and, ternary, -1 where v >= LOWER."""
+        """The next activation by thresholds: +1 where v <= UPPER and, with planes, -1 where v >= LOWER."""
         b = self.b
         for i, j in self.sums.places():
             place = self.constant(i, j, WORD_BYTES)
@@ -193,7 +211,7 @@ class _Emitter:
         return v.load(b, v.add(b, self.columns[column], offset), FLOATS, 4)
 
     def store_floats(self) -> None:
-        """y = SCALE v + BIAS + residual, to memory and as bits of the next activation, each where it is asked for."""
+        """Store y = SCALE v + BIAS + residual in memory and as bits of the next activation, each where asked."""
         b, c = self.b, self.columns
         for i, j in self.sums.places():
             bias = v.load(b, v.add(b, c[Conv.BIAS], self.constant(i, j, FLOAT_BYTES)), FLOATS, 4)
@@ -232,7 +250,7 @@ class _Emitter:
         return v.add(b, base, b.mul(self.image, image), b.mul(self.pixel(i, 2), pixel), channel)
 
     @contextmanager
-    def asked(self, column: Conv) -> Iterator[None]:
+    def asked(self, column: Conv) -> Generator[None]:
         """Code that runs where the column holds an address."""
         with self.b.if_then(self.b.icmp_signed("!=", self.columns[column], v.const(0))):
             yield

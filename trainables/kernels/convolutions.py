@@ -107,7 +107,7 @@ def bit_convolution(source: Bits, signs: Signs, geometry: Geometry, finish: ToBi
     cells: dict[Conv, Cell] = {
         **_input_cells(window, way, kind, vectors),
         **_weight_cells([plane.astype(np.int64) for plane in planes], kind),
-        Conv.MASKS: masks,
+        **_beyond_cells(masks, way),
         Conv.INPUT: source.buffer,
         Conv.INPUT_IMAGE: source.buffer.image_bytes,
         Conv.INPUT_PLANE: Plane(source.buffer),
@@ -138,7 +138,7 @@ def float_convolution(source: Padded, weights: Array, geometry: Geometry, finish
 
 
 def window_sums(source: Bits, geometry: Geometry, scale: Doubles, residual: Floats | None, output: Floats) -> Row:
-    """output = residual + scale_o S, S being the sum of the packed activations in the window of an output pixel."""
+    """Make output = residual + scale_o S, S being the sum of the packed activations in an output's window."""
     window = geometry.on(source)
     vectors = vectors_of(len(scale))
     way = paths(window, 1, vectors_of(source.channels), 8, vectors, 0)
@@ -194,7 +194,7 @@ class _Counts:
         return self.outside - (bound - self.products) // 2
 
     def linear(self, scale: Doubles, shift: Doubles) -> tuple[Doubles, Doubles]:
-        """scale d + shift as a factor of v (filters,) and what is added (classes, filters)."""
+        """What scale d + shift is in v: a factor (filters,) and what is added (classes, filters)."""
         if self.agree:
             return -scale, np.tile(shift, (len(self.products), 1))
         return -2 * scale, scale * (self.products + 2 * self.outside) + shift
@@ -227,6 +227,13 @@ def _input_cells(window: Window, way: Paths, kind: Kind, vectors: int) -> dict[C
         Conv.OFFSETS: way.offsets,
         Conv.VECTORS: vectors,
     }
+
+
+def _beyond_cells(masks: Longs, way: Paths) -> dict[Conv, Cell]:
+    """Which bits of the last word of a row are not of the window, and where these words lie."""
+    per_row = len(masks) // way.inside.shape[1]
+    beyond = ~masks[per_row - 1 : per_row]
+    return {Conv.BEYOND: beyond, Conv.ROW_ENDS: way.offsets[per_row - 1 :: per_row].copy()} if beyond.any() else {}
 
 
 def _weight_cells(planes: list[Array], kind: Kind) -> dict[Conv, Cell]:
@@ -287,7 +294,7 @@ def _next_cells(following: Next | None) -> dict[Conv, Cell]:
 
 
 def bounds(following: Next) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """z from which, and down to which, an activation is +1 and -1; no z reaches them in the channels that fill up."""
+    """From which z on an activation is +1, and down from which -1; never in the channels that fill up."""
     channels, vectors = following.bits.channels, vectors_of(following.bits.channels)
     upper = np.full(vectors * LANES, np.inf, np.float32)
     upper[:channels] = following.bound

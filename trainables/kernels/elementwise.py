@@ -1,5 +1,6 @@
 """Operations on one vector of eight channels at a time: BN with packing, and the mean over an image."""
 
+from collections.abc import Callable
 from typing import Any
 
 from numba import types
@@ -28,6 +29,7 @@ def _activated(b: Builder, c: dict[Pass, Value], x: Value, j: Value) -> Value:
 
 
 def _affine(b: Builder, op: Value) -> None:
+    """Give z = max(SCALE x + BIAS, FLOOR) of (N, H, W, VECTORS x 8) as floats and as bits, each where asked."""
     c = _columns(b, op)
     padded = b.add(c[Pass.WIDTH], v.scaled(b, c[Pass.PAD], 2))
     with (
@@ -67,6 +69,7 @@ def _store_bits(b: Builder, c: dict[Pass, Value], z: Value, j: Value, place: Val
 
 
 def _mean(b: Builder, op: Value) -> None:
+    """The mean over each image of max(SCALE x + BIAS, FLOOR): (N, H, W, VECTORS x 8) -> (N, VECTORS x 8)."""
     c = _columns(b, op)
     pixels = b.mul(c[Pass.INPUT_HEIGHT], c[Pass.INPUT_WIDTH])
     count = v.splat(b, b.sitofp(pixels, v.FLOAT))
@@ -83,23 +86,19 @@ def _mean(b: Builder, op: Value) -> None:
         v.store(b, mean, v.add(b, c[Pass.OUTPUT], b.mul(n.index, c[Pass.OUTPUT_IMAGE]), offset), 4)
 
 
-@intrinsic
-def run_affine(_typing: Any, op: Any) -> Any:
-    """z = max(SCALE x + BIAS, FLOOR) of maps (N, H, W, VECTORS x 8), as floats and as bits, each where asked for."""
+def _function(emit: Callable[[Builder, Value], None]) -> Any:
+    """The function of numba, of the address of a row of the table, whose code `emit` writes."""
 
-    def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
-        _affine(builder, arguments[0])
-        return context.get_dummy_value()
+    @intrinsic
+    def run(_typing: Any, op: Any) -> Any:
+        def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
+            emit(builder, arguments[0])
+            return context.get_dummy_value()
 
-    return types.void(types.int64), codegen
+        return types.void(types.int64), codegen
+
+    return run
 
 
-@intrinsic
-def run_mean(_typing: Any, op: Any) -> Any:
-    """The mean over each image of max(SCALE x + BIAS, FLOOR): (N, H, W, VECTORS x 8) -> (N, VECTORS x 8)."""
-
-    def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Any:
-        _mean(builder, arguments[0])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
+run_affine = _function(_affine)
+run_mean = _function(_mean)

@@ -68,6 +68,8 @@ class Conv(IntEnum):
     NEXT_LOWER = 31
     VECTORS = 32
     COUNT = 33
+    BEYOND = 34
+    ROW_ENDS = 35
 
 
 class Pass(IntEnum):
@@ -104,4 +106,4 @@ class Pass(IntEnum):
     PITCH = 28
 
 
-COLUMNS = 36
+COLUMNS = 40

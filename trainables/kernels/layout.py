@@ -1,7 +1,7 @@
 """How weights, windows and thresholds lie in memory: pure numpy, no compiled code.
 
-A packed pixel is one bit a channel, filled up with zeros to whole bytes, at least two; a row of a window is its pixels one
-after the other, read 64 bits at a time. So 39 channels take 5 bytes, and a 3x3 window of them 3 x 2 words.
+A packed pixel is one bit a channel, filled up with zeros to whole bytes, at least two; a row of a window is its pixels
+one after the other, read 64 bits at a time. So 39 channels take 5 bytes, and a 3x3 window of them 3 x 2 words.
 """
 
 from collections.abc import Callable
@@ -70,10 +70,11 @@ class Paths:
     """Where a convolution goes through its input, and what of each window lies outside of the image.
 
     Attributes:
-        pixels: int32 (tiles x pixels of a tile, 4): offset of the window in an image's buffer in bytes, class x vectors,
-            index of the output, its offset in the buffer of output bits in bytes. The last output fills the last tile.
-        ranges: int32 (tiles, 2): the words of the window that a tile visits. Rows of the window that lie outside of the
-            image for all pixels of a tile are left out.
+        pixels: int32 (tiles x pixels of a tile, 4): offset of the window in an image's buffer in bytes, class x
+            vectors, index of the output, its offset in the buffer of output bits in bytes. The last output fills the
+            last tile.
+        ranges: int32 (tiles, 4): first and last + 1 word of the window that a tile visits, and the same of its rows.
+            Rows of the window that lie outside of the image for all pixels of a tile are left out.
         offsets: int64 (words,): of each word of a window, in bytes from its first.
         inside: bool (classes, size, size): which places of the window lie in the image.
         visited: bool (classes, size, size): which places of the window a tile of this class visits.
@@ -126,7 +127,7 @@ def paths(window: Window, tile_pixels: int, unit: int, word: int, vectors: int, 
     everywhere = np.ones((len(keys), 1, window.size), dtype=np.bool_)
     return Paths(
         records.astype(np.int32),
-        (np.stack([first, last], axis=1) * per_row).astype(np.int32),
+        np.stack([first * per_row, last * per_row, first, last], axis=1).astype(np.int32),
         steps.reshape(-1).astype(np.int64),
         rows_inside[:, :, None] & columns[:, None, :],
         rows[:, :, None] & everywhere,

@@ -1,5 +1,6 @@
 """Feature maps in memory, and the rows of the table before a batch size is known."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Floats:
 
 @dataclass(frozen=True, slots=True)
 class Padded:
-    """fp32 maps (N, height + 2 border, width + 2 border, channels) with a border of zeros: what an fp32 convolution reads."""
+    """fp32 maps (N, height + 2 border, width + 2 border, channels) with a border of zeros: for fp32 convolutions."""
 
     channels: int
     height: int
@@ -104,7 +105,7 @@ class Row:
     """One operation: what its columns hold; an array or a buffer stands for its address."""
 
     op: Op
-    cells: Mapping[Conv | Pass, Cell]
+    cells: Mapping[Conv, Cell] | Mapping[Pass, Cell]
 
 
 @dataclass(slots=True)
@@ -134,10 +135,11 @@ def aligned(array: NDArray[T]) -> NDArray[T]:
 
 def place(rows: Sequence[Row]) -> list[Row]:
     """The rows with their arrays at aligned addresses, which all batch sizes share."""
-    return [
-        Row(row.op, {c: aligned(cell) if isinstance(cell, np.ndarray) else cell for c, cell in row.cells.items()})
-        for row in rows
-    ]
+    return [dataclasses.replace(row, cells={c: _placed(cell) for c, cell in row.cells.items()}) for row in rows]
+
+
+def _placed(cell: Cell) -> Cell:
+    return aligned(cell) if isinstance(cell, np.ndarray) else cell
 
 
 def prepare(rows: Sequence[Row], images: int, keep: tuple[Buffer, ...] = ()) -> Prepared:

@@ -43,21 +43,20 @@ write_byte = _writer(types.uint8)
 write_float = _writer(types.float32)
 
 
-@intrinsic
-def popcount(_typing: Any, word: Any) -> Any:
-    """The set bits of a 64-bit word."""
-
+def _popcount(_typing: Any, word: Any) -> Any:
     def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return types.int64(types.int64), codegen
 
 
-@intrinsic
-def as_byte(_typing: Any, value: Any) -> Any:
-    """The lowest eight bits of an integer."""
-
+def _as_byte(_typing: Any, value: Any) -> Any:
     def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.trunc(arguments[0], ir.IntType(8))
 
     return types.uint8(types.int64), codegen
+
+
+# the set bits of a 64-bit word, and the lowest eight bits of an integer
+popcount: Any = intrinsic(_popcount)
+as_byte: Any = intrinsic(_as_byte)

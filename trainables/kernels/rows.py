@@ -27,7 +27,7 @@ def image(output: Padded) -> Row:
 def affine(
     source: Floats, following: Next | None, output: Floats | None, scale: Doubles, shift: Doubles, relu: bool
 ) -> Row:
-    """scale x + shift, ReLU where asked, to `output`; or the activation `following`, whose scale and shift hold."""
+    """Write scale x + shift, ReLU where asked, to `output`, or the bits of the activation `following` on it."""
     return Row(
         Op.AFFINE,
         {
@@ -112,7 +112,7 @@ def mean(source: Floats, output: Buffer, scale: Doubles, shift: Doubles, relu: b
 
 
 def linear(source: Buffer, weights: NDArray[np.float32], bias: NDArray[np.float32]) -> Row:
-    """x W^T + bias; W has shape (classes, C); each call sets OUTPUT."""
+    """Logits x W^T + bias; W has shape (classes, C); each call sets OUTPUT."""
     return Row(
         Op.LINEAR,
         {

@@ -1,7 +1,7 @@
 """What the machine's vector units can do, and the shapes of the register tiles that suit them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from numba.core.registry import cpu_target
 
@@ -46,7 +46,8 @@ TILES: dict[Level, dict[Kind, Tile]] = {
 
 def features() -> frozenset[str]:
     """Names of the CPU's features for which numba generates code, such as `avx2`."""
-    _, _, listed = cpu_target.target_context.codegen().magic_tuple()
+    context: Any = cpu_target.target_context
+    _, _, listed = context.codegen().magic_tuple()
     return frozenset(name[1:] for name in listed.split(",") if name.startswith("+"))
 
 

@@ -1,7 +1,7 @@
 """Vectors of eight lanes in LLVM's intermediate language: what numba's own types cannot say.
 
-Addresses are 64-bit integers. LLVM legalises a vector of eight 64-bit words for any CPU: one register of AVX-512, two of
-AVX2, scalars elsewhere.
+Addresses are 64-bit integers. LLVM legalises a vector of eight 64-bit words for any CPU: one register of AVX-512,
+two of AVX2, smaller ones elsewhere.
 """
 
 from typing import Any
@@ -75,19 +75,9 @@ def popcount(b: Builder, words: Value) -> Value:
 
 
 def multiply_add(b: Builder, x: Value, y: Value, z: Value) -> Value:
-    """x y + z in one rounding where the CPU has it, else in two."""
+    """Give x y + z, in one rounding where the CPU has it, else in two."""
     kind = ir.FunctionType(FLOATS, [FLOATS, FLOATS, FLOATS])
     return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.fmuladd.v8f32"), [x, y, z])
-
-
-def masked_xor(b: Builder, x: Value, mask: Value, y: Value, ternary_logic: bool) -> Value:
-    """(x & mask) ^ y; one instruction where the CPU has AVX-512, which LLVM finds only if it is named."""
-    if not ternary_logic:
-        return b.xor(b.and_(x, mask), y)
-    kind = ir.FunctionType(WORDS, [WORDS, WORDS, WORDS, INT32])
-    function = cgutils.get_or_insert_function(b.module, kind, "llvm.x86.avx512.pternlog.q.512")
-    # the truth table of (x & mask) ^ y, x being the highest bit of its index
-    return b.call(function, [x, mask, y, ir.Constant(INT32, 0b01101010)])
 
 
 def store_mask(b: Builder, mask: Value, address: Value) -> None:

@@ -6,6 +6,7 @@ sums, else into one fp32 scale and shift beside the residual.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class PackedPredictor:
             self._share(0, images, logits)
             return logits
         edges = [len(images) * worker // self.threads for worker in range(self.threads + 1)]
-        shares = [slice(*edge) for edge in zip(edges, edges[1:], strict=False)]
+        shares = [slice(*edge) for edge in pairwise(edges)]
         list(self.pool.map(lambda w: self._share(w, images[shares[w]], logits[shares[w]]), range(self.threads)))
         return logits
 
