@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import onnx
 import torch
 import torch.onnx.ops
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from trainables.errors import ExportError
 from trainables.export.folding import fold_batch_norms
+from trainables.export.qdq import to_int8
 from trainables.models.compact import Compact
 from trainables.quantize import Activation, replace_module
 
@@ -24,8 +26,9 @@ OPSET = 20
 def to_onnx(network: Compact, example: Tensor, calibration: Tensor | None) -> bytes:
     """The ONNX file of a finished network: input `images` (N, C, H, W), normalised; output `logits` (N, classes).
 
-    Any N. BN is folded where a convolution comes before it. With `calibration` every convolution and linear layer is
-    int8; see `trainables.export.qdq`.
+    Any N. BN is folded where a convolution comes before it. With `calibration` convolutions and linear layers are int8,
+    those that compression left in full precision too: in OpenVINO ResNet-18 is faster so. `trainables.export.qdq` says
+    what is exact in it.
 
     Args:
         network: a finished network.
@@ -37,25 +40,29 @@ def to_onnx(network: Compact, example: Tensor, calibration: Tensor | None) -> by
         ExportError: torch cannot write it as ONNX.
 
     """
-    model = copy.deepcopy(network.model).cpu().eval()
+    # training leaves layers in channels_last, which the exporter would write as shape arithmetic around the pooling
+    model = copy.deepcopy(network.model).cpu().to(memory_format=torch.contiguous_format).eval()
     fold_batch_norms(model)
     for name, activation in network.activations.items():
-        replace_module(model, name, _lowered(activation))
-    return _without_remarks(_exported(model, example.detach().cpu())).SerializeToString(deterministic=True)
+        replace_module(model, name, _lowered(activation, int8=calibration is not None))
+    written = _without_remarks(_exported(model, example.shape[1:]))
+    if calibration is not None:
+        written = to_int8(written, np.ascontiguousarray(calibration.detach().cpu().numpy(), dtype=np.float32))
+    return written.SerializeToString(deterministic=True)
 
 
-class _Steps(nn.Module):
-    """`Int8Activation` as a QuantizeLinear and a DequantizeLinear, whose rounding (half to even) is torch's."""
+class _Rounded(nn.Module):
+    """A QuantizeLinear and a DequantizeLinear: step x round(x / step), half to even as in torch, clamped to `dtype`."""
 
-    def __init__(self, step: float) -> None:
+    def __init__(self, step: float, dtype: torch.dtype) -> None:
         super().__init__()
         self.register_buffer("step", torch.tensor(step))
-        self.register_buffer("zero", torch.tensor(0, dtype=torch.uint8))
+        self.register_buffer("zero", torch.tensor(0, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """0, s, ..., 255 s."""
+        """Multiples of the step; any shape."""
         scale, zero = self.get_buffer("step"), self.get_buffer("zero")
-        levels = torch.onnx.ops.symbolic("QuantizeLinear", (x, scale, zero), dtype=torch.uint8, shape=x.shape)
+        levels = torch.onnx.ops.symbolic("QuantizeLinear", (x, scale, zero), dtype=zero.dtype, shape=x.shape)
         return torch.onnx.ops.symbolic("DequantizeLinear", (levels, scale, zero), dtype=torch.float32, shape=x.shape)
 
 
@@ -75,19 +82,19 @@ class _Ternary(nn.Module):
         return torch.where(x >= self.threshold, 1.0, torch.where(x <= -self.threshold, -1.0, 0.0))
 
 
-def _lowered(activation: Activation) -> nn.Module:
-    """The module that computes `activation` in operators of ONNX."""
-    if activation.kind == "sign":
-        return _Sign()
-    if activation.kind == "ternary":
-        return _Ternary(activation.value)
-    return _Steps(activation.value) if activation.value > 0 else nn.ReLU()
+def _lowered(activation: Activation, int8: bool) -> nn.Module:
+    """The module that computes `activation` in operators of ONNX; in an int8 graph its -1, 0 and +1 are integers."""
+    if activation.kind == "int8":
+        return _Rounded(activation.value, torch.uint8) if activation.value > 0 else nn.ReLU()
+    chosen = _Sign() if activation.kind == "sign" else _Ternary(activation.value)
+    return nn.Sequential(chosen, _Rounded(1.0, torch.int8)) if int8 else chosen
 
 
-def _exported(model: nn.Module, example: Tensor) -> onnx.ModelProto:
+def _exported(model: nn.Module, shape: Sequence[int]) -> onnx.ModelProto:
+    """The graph of `model` for images of `shape` (C, H, W)."""
     batch = torch.export.Dim("batch")
     # of one image the tracer would conclude that there is never another number of them
-    images = example.expand(2, *example.shape[1:])
+    images = torch.zeros(2, *shape)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
