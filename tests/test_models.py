@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import NATIVE_WIDTH, ModelConfig
+from trainables.errors import InfeasibleError
 from trainables.models.build import BUILDERS, build, first_layer, initialise, last_layer
 from trainables.training.randomness import generator
 
@@ -215,5 +216,12 @@ def test_unknown_parameters_and_open_configs_are_refused() -> None:
         initialise(nn.Sequential(nn.PReLU()), generator(0, "init"))
     with pytest.raises(ValueError, match=r"model\.width is open"):
         build(ModelConfig(name="resnet8"), 1, 10)
-    with pytest.raises(ValueError, match="Sequential has no Conv2d layer"):
-        first_layer(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(InfeasibleError, match="Sequential has neither a convolution"):
+        first_layer(nn.Sequential(nn.ReLU()))
+
+
+def test_the_ends_of_networks_without_a_convolution_or_without_a_linear_layer() -> None:
+    linear = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    convolutional = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))
+    for model in (linear, convolutional):
+        assert (first_layer(model), last_layer(model)) == ("0", "2")
