@@ -188,7 +188,7 @@ def test_what_is_wrong_with_own_code_is_told(own: Path, function: str, error: ty
 def test_a_failing_forward_pass_keeps_its_traceback(own: Path) -> None:
     with pytest.raises(
         InfeasibleError, match=r"does not take images of 9x9 pixels .*RuntimeError: .*mat1 and mat2"
-    ) as e:
+    ) as caught:
         refuse_images(own_config("make"), 1, 10, 9)
     assert 'models.py", line' in str(caught.value)
 
