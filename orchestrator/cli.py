@@ -1,6 +1,7 @@
 """The commands. Heavy libraries are imported by the command that needs them: `--help` loads none."""
 
 import argparse
+import csv
 import json
 import os
 import sys
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_study_commands(commands)
     _add_result_commands(commands)
+    _add_deploy_commands(commands)
     _add_reference_commands(commands)
     return parser
 
@@ -59,6 +61,7 @@ def _add_study_commands(commands: Subparsers) -> None:
     sweep.add_argument("--cores", type=_count, default=_cores(), help="cores to use (default: all, %(default)s)")
     sweep.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
     sweep.add_argument("--download", action="store_true", help="fetch missing data sets into --data-root")
+    sweep.add_argument("--no-latency", action="store_true", help="do not measure what the section latency asks for")
     plan = _command(commands, "plan", _plan, "say what a sweep would run, what is cached, and how long it takes")
     _study_arguments(plan)
     plan.add_argument("--probe", action="store_true", help="time one short stage of each kind of work first")
@@ -82,6 +85,31 @@ def _add_result_commands(commands: Subparsers) -> None:
     pareto.add_argument("--over", default="seed", help="average over this first (default: seed; none: single rows)")
     pareto.add_argument("--select-on", choices=("val_accuracy",), help="choose on it in place of accuracy")
     form = pareto.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="print CSV")
+    form.add_argument("--json", action="store_true", help="print JSON, one object a line")
+
+
+def _add_deploy_commands(commands: Subparsers) -> None:
+    export = _command(commands, "export", _export, "write a trial's network as a folder that others can run")
+    export.add_argument("trial", help="trial_id, or its beginning")
+    export.add_argument("--format", required=True, choices=("packed", "onnx", "torch"), help="of the model file")
+    export.add_argument("--out", type=Path, help="folder to write (default: ./<study>-<trial_id>-<format>)")
+    export.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
+    export.add_argument("--force", action="store_true", help="replace the files of another export in the folder")
+    _code_argument(export, "let a model of your own be imported and run")
+    _results_argument(export)
+    predict = _command(commands, "predict", _predict, "classify images with an exported network")
+    predict.add_argument("model", type=Path, help="exported folder, a model file in one, or a packed file")
+    predict.add_argument("images", type=Path, nargs="+", help="image files, folders of them, .npy of uint8 (N,H,W[,C])")
+    predict.add_argument(
+        "--runtime", choices=("auto", "packed", "openvino", "onnxruntime", "torch"), default="auto",
+        help="what runs the network (default: the first that can)",
+    )  # fmt: skip
+    predict.add_argument("--top", type=_count, default=1, metavar="K", help="classes per image (default: 1)")
+    predict.add_argument("--resize", action="store_true", help="scale images of other sizes; the aspect is not kept")
+    predict.add_argument("--threads", type=_count, default=1, help="threads of the runtime (default: 1)")
+    _code_argument(predict, "let the network be one of your own, whose code is then imported and run")
+    form = predict.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print CSV")
     form.add_argument("--json", action="store_true", help="print JSON, one object a line")
 
@@ -114,12 +142,14 @@ def _study_arguments(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="override a leaf of the study",
     )
-    parser.add_argument(
-        "--allow-code",
-        action="store_true",
-        help="let the study name a model of your own as package.module:function, which is then imported and run",
+    _code_argument(
+        parser, "let the study name a model of your own as package.module:function, which is then imported and run"
     )
     _results_argument(parser)
+
+
+def _code_argument(parser: argparse.ArgumentParser, about: str) -> None:
+    parser.add_argument("--allow-code", action="store_true", help=about)
 
 
 def _results_argument(parser: argparse.ArgumentParser) -> None:
@@ -173,6 +203,7 @@ def _sweep(options: argparse.Namespace) -> int:
         runner=options.runner,
         address=options.address,
         cores=options.cores,
+        latency=not options.no_latency,
         code_folder=_code_folder(options),
     )
     terminal = console()
@@ -188,7 +219,7 @@ def _plan(options: argparse.Namespace) -> int:
     from orchestrator.estimate import Estimator
     from orchestrator.layout import Layout
     from orchestrator.ledger import replay
-    from orchestrator.reports import plan_report
+    from orchestrator.reports import latency_report, plan_report
     from orchestrator.runner.base import missing
     from orchestrator.screen import console
 
@@ -208,6 +239,7 @@ def _plan(options: argparse.Namespace) -> int:
         except TrialError as error:
             raise RunError(str(error)) from error
     plan_report(console(), plan, todo, Estimator(known), options.cores, replayed.warnings)
+    latency_report(console(), plan, replayed.records)
     return 0
 
 
@@ -265,6 +297,49 @@ def _wanted(options: argparse.Namespace) -> Mapping[str, object]:
             column, _, tolerance = text.partition(":")
             wanted[column] = {direction: tolerance} if tolerance else direction
     return wanted
+
+
+def _export(options: argparse.Namespace) -> int:
+    from orchestrator.deploy import ExportRequest, export_trial
+    from orchestrator.layout import Layout
+    from orchestrator.reports import export_report
+    from orchestrator.screen import console
+    from trainables.errors import ExportError
+
+    request = ExportRequest(
+        options.trial, options.format, options.out, options.data_root, options.force, _code_folder(options)
+    )
+    try:
+        folder, facts = export_trial(request, Layout(options.results))
+    except ExportError as error:
+        _announce(str(error))
+        return EXIT_FAILED_TRIALS
+    export_report(console(), folder, facts)
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from orchestrator.deploy import PredictRequest, predict_images
+
+    request = PredictRequest(
+        options.model, options.images, options.runtime, options.top, options.resize, options.threads,
+        _code_folder(options),
+    )  # fmt: skip
+    found, engine = predict_images(request)
+    rows = [{"path": p.path, "rank": p.rank, "class": p.label, "name": p.name, "probability": p.probability}
+            for p in found]  # fmt: skip
+    if options.csv:
+        writer = csv.DictWriter(sys.stdout, ["path", "rank", "class", "name", "probability"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    elif options.json:
+        sys.stdout.write("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        from orchestrator.reports import prediction_report
+        from orchestrator.screen import console
+
+        prediction_report(console(), found, engine)
+    return 0
 
 
 def _columns(options: argparse.Namespace) -> int:

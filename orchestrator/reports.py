@@ -13,16 +13,22 @@ from orchestrator.analysis.tables import COLUMNS, is_config_column
 from orchestrator.errors import TableError
 from orchestrator.estimate import Estimate, Estimator
 from orchestrator.layout import Layout
-from orchestrator.ledger import replay
+from orchestrator.ledger import StageRecord, replay
 from orchestrator.locks import holder
+from orchestrator.observations import here, missing, recorded, wanted
 from orchestrator.plan import Plan
+from orchestrator.quiet import LatencyEstimator
 from orchestrator.runner.base import Missing
 from orchestrator.screen import STAGE_KINDS, duration, number, plural, signature
 from orchestrator.spec.load import shipped_studies
 from orchestrator.sweep import Summary
+from orchestrator.trials import find_trial
+from trainables.export.facts import Facts
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from trainables.runtimes.deployed import Prediction
 
 ROWS_SHOWN = 20
 LEFT_OUT = {"status": "not complete", "mixed_hosts": "timed on different machines", "missing": "without a value"}
@@ -37,6 +43,7 @@ def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
     df = load(folder)
     state = "interrupted" if summary.interrupted else "finished"
     work = f"{plural(summary.ran, 'stage')} ran, {summary.cached} cached"
+    work += f", {plural(summary.measured, 'latency', 'latencies')} measured" if summary.measured else ""
     say(terminal, f"{spec.study} {state} in {duration(summary.wall_s)}: {work}")
     failed = _failures(terminal, df)
     if summary.interrupted:
@@ -115,6 +122,16 @@ def plan_report(
     _time_needed(terminal, plan, list(to_run.values()), cores)
 
 
+def latency_report(terminal: Console, plan: Plan, records: Mapping[str, StageRecord]) -> None:
+    """How many latencies a sweep would measure on this machine, and about how long that takes."""
+    asked, open_still = len(wanted(plan)), missing(plan, records, here())
+    if not asked:
+        return
+    seconds = LatencyEstimator(plan, records).seconds(open_still)
+    time = f", about {duration(seconds)} after all training, on this machine alone" if open_still else ""
+    say(terminal, f"latency: {len(open_still)} of {plural(asked, 'observation')} to measure{time}")
+
+
 def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> None:
     """How far each study is, and whether it runs at this moment."""
     from orchestrator.analysis.load import load
@@ -147,19 +164,7 @@ def trial_report(terminal: Console, layout: Layout, beginning: str) -> None:
         TableError: no trial, or more than one, has an id with this beginning.
 
     """
-    from orchestrator.analysis.load import load
-
-    found: list[dict[Any, Any]] = []
-    for name in layout.studies():
-        df = load(layout.study(name))
-        if "trial_id" not in df.columns:
-            raise TableError(f"{layout.study(name)}: its table has no column trial_id, so it is no study's")
-        found += df[df["trial_id"].str.startswith(beginning)].to_dict("records")
-    if not found:
-        raise TableError(f"no trial of {layout.root} has an id that begins with {beginning!r}; see the column trial_id")
-    if len({row["trial_id"] for row in found}) > 1:
-        some = ", ".join(sorted({row["trial_id"] for row in found})[:5])
-        raise TableError(f"{beginning}: more than one trial begins so: {some}")
+    found = find_trial(layout, beginning)
     row = found[0]
     table = _table(
         "column", "value", "unit", title=f"trial {row['trial_id']} of {', '.join(r['study'] for r in found)}"
@@ -171,9 +176,29 @@ def trial_report(terminal: Console, layout: Layout, beginning: str) -> None:
     terminal.print(table)
     if isinstance(row.get("error"), str):
         say(terminal, row["error"])
-    _stages(
-        terminal, layout, [value for name, value in row.items() if name.startswith("stage_keys.") and value == value]
-    )
+    keys = [value for name, value in row.items() if name.startswith("stage_keys.") and isinstance(value, str)]
+    records = replay(layout.ledger).records
+    _stages(terminal, layout, keys, records)
+    _latencies(terminal, keys, records)
+
+
+def export_report(terminal: Console, folder: Path, facts: Facts) -> None:
+    """What was exported, where it lies, and how it compares with the network that the trial left."""
+    say(terminal, f"{folder}: trial {facts.trial_id} of {facts.study} as {facts.format}, {facts.bytes:,} bytes")
+    for one in facts.checks:
+        same = f"the same class on {100 * one.agreement:.2f} % of {plural(one.images, 'test image')}"
+        told = f"{same}, logits within {one.max_difference:.3g}, accuracy {100 * one.accuracy:.2f} %"
+        say(terminal, f"  in {one.runtime}: {told}")
+    say(terminal, f"Try it: orchestrator predict {folder} IMAGE")
+
+
+def prediction_report(terminal: Console, found: "Sequence[Prediction]", engine: str) -> None:
+    """The classes of images as a table."""
+    table = _table("image", "class", "name", "probability")
+    for one in found:
+        table.add_row(one.path if one.rank == 1 else "", str(one.label), one.name, f"{100 * one.probability:.2f} %")
+    terminal.print(table)
+    say(terminal, f"{plural(len({one.path for one in found}), 'image')}, run by {engine}")
 
 
 def studies_report(terminal: Console, layout: Layout) -> None:
@@ -254,11 +279,24 @@ def _time_needed(terminal: Console, plan: Plan, estimates: Sequence[Estimate], c
     )
 
 
-def _stages(terminal: Console, layout: Layout, keys: Sequence[str]) -> None:
-    records = replay(layout.ledger).records
+def _stages(terminal: Console, layout: Layout, keys: Sequence[str], records: Mapping[str, StageRecord]) -> None:
     table = _table("stage", "key", "status", "busy", "host", "run", "artifact", numbers=False)
     for key in keys:
         if record := records.get(key):
             where = str(layout.artifacts.path(key)) if layout.artifacts.has(key) else "-"
             table.add_row(record.kind, key, record.status, duration(record.busy_s), record.host, record.run, where)
     terminal.print(table)
+
+
+def _latencies(terminal: Console, keys: Sequence[str], records: Mapping[str, StageRecord]) -> None:
+    """Every observation of the trial's network, on whatever machine it was taken."""
+    sums = {records[key].artifact_sha256 for key in keys if key in records and records[key].kind == "evaluate"}
+    names = ("latency_ms", "latency_q1_ms", "latency_q3_ms", "dense_ms", "same_runtime_dense_ms", "latency_ratio")
+    table = _table("runtime", "batch", "threads", *names, "status", "machine")
+    for record in records.values():
+        if record.kind == "latency" and record.parent_sha256 in sums:
+            found = recorded(record)
+            how = (str(record.config[name]) for name in ("runtime", "batch", "threads"))
+            table.add_row(*how, *(number(found.get(name)) for name in names), record.status, record.machine)
+    if table.row_count:
+        terminal.print(table)
