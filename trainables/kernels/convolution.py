@@ -151,19 +151,19 @@ class _Emitter:
             return
         x = v.splat(b, v.load(b, address, INT64, 1))
         if self.nonzero is not None:
-            self.meet_planes(i, x, address, weights)
+            self.meet_planes(i, x, address, weights, self.nonzero)
             return
         for j, w in enumerate(weights):
             differ = b.xor(x, w[0]) if self.kind in BINARY else b.and_(w[0], b.xor(x, w[1]))
             self.sums.increase(i, j, v.popcount(b, differ))
 
-    def meet_planes(self, i: int, x: Value, address: Value, weights: list[list[Value]]) -> None:
+    def meet_planes(self, i: int, x: Value, address: Value, weights: list[list[Value]], nonzero: _Registers) -> None:
         """Count the products that are not 0, and those of them that are -1."""
         b = self.b
         sign = v.splat(b, v.load(b, v.add(b, address, self.columns[Conv.INPUT_PLANE]), INT64, 1))
         for j, w in enumerate(weights):
             both = b.and_(x, w[0])
-            self.nonzero.increase(i, j, v.popcount(b, both))
+            nonzero.increase(i, j, v.popcount(b, both))
             self.sums.increase(i, j, v.popcount(b, b.and_(both, b.xor(sign, w[1]))))
 
     def counted(self, i: int, j: int) -> Value:
