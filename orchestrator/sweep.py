@@ -20,7 +20,7 @@ from orchestrator.plan import Plan
 from orchestrator.quiet import QuietObserver, QuietPass, check_possible
 from orchestrator.runner.base import Driver, Missing, Observer, Runner, draining_on_signals, missing, run_missing
 from orchestrator.runner.task import Workplace
-from orchestrator.timing import Child
+from orchestrator.timing import Child, timing_command
 from trainables.data import files
 from trainables.errors import DataError
 
@@ -107,7 +107,8 @@ def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) 
     driver = Driver(plan, layout, replayed.records, run, observer, outputs_needed(observations))
     unfinished = bool(todo.stages) and _train(driver, todo, options, run, observer)
     ran = sum(record.run == run for record in driver.records.values())
-    quiet = QuietPass(plan, layout, driver.records, run, observer, here(), lambda: Child(options.data_root))
+    command = timing_command(options.data_root, options.code_folder)
+    quiet = QuietPass(plan, layout, driver.records, run, observer, here(), lambda: Child(command))
     if not (unfinished or driver.draining):
         _measure(quiet, options)
     interrupted = unfinished or quiet.draining or (driver.draining and bool(observations))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -16,11 +17,22 @@ LIMIT_S = 1800.0
 """An observation that takes longer hangs."""
 
 
+def timing_command(data_root: Path, code_folder: Path | None = None) -> list[str]:
+    """What starts the process; `code_folder` is searched for a user's own models."""
+    return [
+        sys.executable,
+        "-m",
+        "trainables.stages.latency",
+        str(data_root),
+        *([str(code_folder)] if code_folder else []),
+    ]
+
+
 class Child:
     """A process that answers requests one by one; it is started when the first one comes."""
 
-    def __init__(self, data_root: Path, limit_s: float = LIMIT_S) -> None:
-        self._command = [sys.executable, "-m", "trainables.stages.latency", str(data_root)]
+    def __init__(self, command: Sequence[str], limit_s: float = LIMIT_S) -> None:
+        self._command = command
         self._limit_s = limit_s
         self._process: subprocess.Popen[str] | None = None
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit

@@ -29,6 +29,7 @@ from trainables.models.compact import Compact
 from trainables.runtimes.agreement import INT8_AGREEMENT, check_agreement
 from trainables.runtimes.base import Images, Predictor
 from trainables.runtimes.registry import open_network
+from trainables.sources import importable
 from trainables.stages.datasets import Datasets
 from trainables.training.loop import predict
 from trainables.training.randomness import generator
@@ -174,9 +175,10 @@ def serve(requests: Iterable[str], answers: TextIO, data_root: Path) -> None:
 
 
 def main() -> None:
-    """Serve standard input; the folder of the data sets is the only argument."""
+    """Serve standard input; arguments are the folder of the data sets and, if any, that of a user's own models."""
+    code_folder = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     # A library that prints would put its words among the answers.
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers, importable(code_folder):
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         serve(sys.stdin, answers, Path(sys.argv[1]))
 
