@@ -1,0 +1,69 @@
+"""The arguments that several commands have. Imports nothing heavy."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Subparsers = Any  # argparse gives its collection of subparsers no public name
+
+
+def command_parser(
+    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], int], about: str
+) -> argparse.ArgumentParser:
+    """The parser of the command `name`, which `run` carries out; `about` is a line of help."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that reads a study."""
+    parser.add_argument("study", help="study file; a bare name is also looked up among the shipped studies")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="override a leaf of the study",
+    )
+    add_allow_code(
+        parser, "let the study name a model of your own as package.module:function, which is then imported and run"
+    )
+    add_results(parser)
+
+
+def add_allow_code(parser: argparse.ArgumentParser, about: str) -> None:
+    """Leave to run a user's own code."""
+    parser.add_argument("--allow-code", action="store_true", help=about)
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Where results lie."""
+    parser.add_argument("--results", type=Path, default=Path("results"), help="results root (default: ./results)")
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    """Where data sets lie."""
+    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        ArgumentTypeError: `text` is none.
+
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
