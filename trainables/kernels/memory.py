@@ -57,6 +57,17 @@ def _as_byte(_typing: Any, value: Any) -> Any:
     return types.uint8(types.int64), codegen
 
 
-# the set bits of a 64-bit word, and the lowest eight bits of an integer
+def _column(_typing: Any, row: Any, index: Any) -> Any:
+    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        row, index = arguments
+        word = ir.IntType(64)
+        address = builder.add(row, builder.mul(index, ir.Constant(word, 8)))
+        return builder.load(builder.inttoptr(address, word.as_pointer()))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+# a column of the row at an address, the set bits of a 64-bit word, and the lowest eight bits of an integer
+column: Any = intrinsic(_column)
 popcount: Any = intrinsic(_popcount)
 as_byte: Any = intrinsic(_as_byte)

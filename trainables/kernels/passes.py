@@ -11,6 +11,7 @@ from numba.extending import register_jitable
 from trainables.kernels.fields import Conv, Pass
 from trainables.kernels.memory import (
     as_byte,
+    column,
     popcount,
     read_byte,
     read_float,
@@ -22,12 +23,6 @@ from trainables.kernels.memory import (
 
 _P = Pass
 Compiled = Any  # what numba makes of these functions has no types
-
-
-@register_jitable
-def column(op: int, index: int) -> int:
-    """A column of the row at `op`."""
-    return read_int64(op + 8 * index)
 
 
 @register_jitable

@@ -15,7 +15,8 @@ from numba.core import config
 from trainables.kernels.convolution import convolution
 from trainables.kernels.elementwise import run_affine, run_mean
 from trainables.kernels.fields import COLUMNS, Op, Pass
-from trainables.kernels.passes import column, image, linear, pool_bits, pool_float, unpack, window_sum
+from trainables.kernels.memory import column
+from trainables.kernels.passes import image, linear, pool_bits, pool_float, unpack, window_sum
 
 Program = Callable[[int, int], None]
 
