@@ -19,11 +19,14 @@ from conftest import TINY, Command
 from PIL import Image
 
 from orchestrator.cli import main
-from trainables.config import DataConfig
+from trainables.config import DataConfig, ModelConfig
 from trainables.data.classes import CLASS_NAMES
 from trainables.data.load import Dataset, load, normalise
 from trainables.export.facts import Facts, Format
-from trainables.export.packed import unpack
+from trainables.export.packed import PackedHeader, pack, unpack
+from trainables.models.build import build
+from trainables.models.compact import Compact
+from trainables.sources import importable, sources_sha256
 
 SIGNS = (
     TINY.replace("resnet8, width: 4", "resnet8, width: 4, block: bn_first")
@@ -456,6 +459,38 @@ def test_a_program_holds_no_pickle_and_one_that_does_is_not_loaded(
         message = refused(capsys, "predict", folder, images[0])
         assert reason in message
         assert "could run code" in message
+
+
+OWN = """\
+from torch import nn
+
+def make(channels, classes):
+    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, classes))
+"""
+
+
+def test_a_network_of_ones_own_code_runs_only_where_that_is_allowed(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own_network.py").write_text(OWN)
+    with importable(tmp_path):
+        name = "own_network:make"
+        config = ModelConfig(name=name, code_sha256=sources_sha256(name))
+        model = build(config, 1, 10, allow_code=True).eval()
+    monkeypatch.delitem(sys.modules, "own_network")
+    source = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, generator=source)
+    header = PackedHeader(model=config, channels=1, classes=10, image_size=8, mean=(0.5,), std=(0.5,))
+    Path("own.packed").write_bytes(pack(Compact(model), header))
+    assert "--allow-code" in refused(capsys, "predict", "own.packed", images[0])
+    assert "own_network" not in sys.modules
+    rows = predictions(capsys, "own.packed", *images, "--allow-code")
+    pixels = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in images])).unsqueeze(1)
+    with torch.inference_mode():
+        expected = model((pixels / 255 - 0.5) / 0.5).argmax(1)
+    assert [int(row["class"]) for row in rows] == expected.tolist()
 
 
 def test_names_of_classes_are_one_a_class() -> None:
