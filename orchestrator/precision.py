@@ -17,17 +17,27 @@ from trainables.config import SMALLEST_PROBED_IMAGE, Device, Precision, TrialCon
 class Precisions:
     """Decides between fp32 and bf16 autocast for a workload; on a GPU it is bf16."""
 
-    def __init__(self, file: Path, device: Device, announce: Callable[[str], None], *, may_probe: bool = True) -> None:
+    def __init__(
+        self,
+        file: Path,
+        device: Device,
+        announce: Callable[[str], None],
+        *,
+        may_probe: bool = True,
+        before_probe: Callable[[TrialConfig], None] | None = None,
+    ) -> None:
         self._file = file
         self._device = device
         self._announce = announce
         self._may_probe = may_probe
+        self._before_probe = before_probe
         self._known: dict[str, Precision] = {}
 
     def __call__(self, config: TrialConfig) -> Precision:
         """The precision that `auto` stands for.
 
-        `announce` is told before a probe of some seconds. Without leave to probe, an unknown workload is fp32.
+        `announce` is told before a probe of some seconds, and `before_probe` may refuse the config first. Without leave
+        to probe, an unknown workload is fp32.
 
         Raises:
             RunError: the probe failed.
@@ -48,6 +58,8 @@ class Precisions:
 
     def _probed(self, name: str, config: TrialConfig) -> dict[str, Precision]:
         """The answers with that of `name`; another run may give it first, and then it stands."""
+        if self._before_probe is not None:
+            self._before_probe(config)
         with self._locked():
             answers = self._read()
             if name not in answers:

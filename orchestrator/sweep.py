@@ -96,7 +96,8 @@ def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) 
     check_possible(observations, options.cores)
     if todo.stages:
         _check_resources(plan.spec.resources.cpus, plan.spec.resources.gpus, options)
-    _prepare_data({one.config.data.name for one in todo.stages} | {one.data.name for one in observations}, options)
+    needed = {one.config.data.name for one in todo.stages} | {one.data.name for one in observations}
+    prepare_data(needed, options.data_root, download=options.download)
     elsewhere = (
         ["latency is measured on this machine, not on the cluster's"] if options.address and observations else []
     )
@@ -218,15 +219,20 @@ def _cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def _prepare_data(names: Iterable[str], options: Options) -> None:
-    """Every data set that is needed is whole before the first worker starts."""
+def prepare_data(names: Iterable[str], data_root: Path, *, download: bool) -> None:
+    """See to it that every data set that is needed is whole before anything is timed or run.
+
+    Raises:
+        RunError: one is not, and may not be downloaded or cannot be.
+
+    """
     for name in sorted(names):
-        faults = files.faults(name, options.data_root)
-        if faults and not options.download:
-            raise RunError(files.advice(name, options.data_root, faults))
+        faults = files.faults(name, data_root)
+        if faults and not download:
+            raise RunError(files.advice(name, data_root, faults))
         try:
             if faults:
-                files.download(name, options.data_root)
+                files.download(name, data_root)
         except DataError as error:
             raise RunError(str(error)) from error
 
