@@ -124,13 +124,15 @@ def test_a_users_mistake_is_told_without_a_traceback(
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
 def test_a_missing_data_set_is_told_before_anything_starts(
-    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], precision: str
 ) -> None:
     command.study(ONE_CELL.replace("{name: digits, train_size: 300}", "{name: cifar10, train_size: 300}"))
-    words = ("sweep", "tiny.yaml", "--set", "train.precision=fp32", "--data-root", "nowhere")
+    words = ("sweep", "tiny.yaml", "--set", f"train.precision={precision}", "--data-root", "nowhere")
     assert run(command, monkeypatch, *words) == 2
     told = capsys.readouterr().err
+    assert "timing bf16" not in told, "nothing is timed for a study that cannot run"
     assert "data set cifar10 is not usable under" in told
     assert "data_batch_1" in told
     assert "--data-root" in told
