@@ -10,7 +10,6 @@ convolutions and linear layers, and the outputs of convolutions behind their ReL
 compute them in fp32; never the logits. Steps that the graph has already, of trained int8 activations, stay.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -223,14 +222,3 @@ class _Rewriter:
     def _constant(self, name: str, value: NDArray | np.generic) -> str:
         self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(np.shape(value)), name)
         return name
-
-
-def dequantized_weights(model: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """(name of the fp32 constant, the floats that int8 stands for) of each layer of an int8 `model`."""
-    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0].endswith("_integers"):
-            integers, steps = constants[node.input[0]], constants[node.input[1]]
-            (axis,) = (one.i for one in node.attribute if one.name == "axis")
-            shape = [-1 if place == axis else 1 for place in range(integers.ndim)]
-            yield node.input[0].removesuffix("_integers"), integers.astype(np.float32) * steps.reshape(shape)
