@@ -130,7 +130,6 @@ def test_one_classifier_where_torchvision_trains_three() -> None:
     from torchvision.models import googlenet
 
     ours = build(ModelConfig(name="googlenet"), 3, 10)
-    assert not any("aux" in name for name, _ in ours.named_modules() if name.endswith("fc2"))
     with isolated(0):
         whole = sum(p.numel() for p in googlenet(num_classes=10, init_weights=False, aux_logits=False).parameters())
     assert sum(p.numel() for p in ours.parameters()) == whole
