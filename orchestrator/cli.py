@@ -7,18 +7,27 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from orchestrator.arguments import (
+    Subparsers,
+    add_allow_code,
+    add_data_root,
+    add_results,
+    add_study,
+    command_parser,
+    cores,
+    count,
+)
 from orchestrator.errors import OrchestratorError, RunError, TableError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator.plan import Plan
+    from trainables.config import TrialConfig
 
 EXIT_FAILED_TRIALS, EXIT_USER_MISTAKE, EXIT_RESUMABLE, EXIT_STOPPED, EXIT_BROKEN_PIPE = 1, 2, 3, 130, 141
-
-Subparsers = Any  # argparse gives its collection of subparsers no public name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,31 +63,31 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_study_commands(commands: Subparsers) -> None:
-    sweep = _command(commands, "sweep", _sweep, "run what is missing of a study and show its front")
-    _study_arguments(sweep)
+    sweep = command_parser(commands, "sweep", _sweep, "run what is missing of a study and show its front")
+    add_study(sweep)
     sweep.add_argument("--runner", choices=("tune", "serial"), default="tune", help="Ray Tune, or this process alone")
     sweep.add_argument("--address", help="join a running Ray cluster instead of starting a local one")
-    sweep.add_argument("--cores", type=_count, default=_cores(), help="cores to use (default: all, %(default)s)")
-    sweep.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
+    sweep.add_argument("--cores", type=count, default=cores(), help="cores to use (default: all, %(default)s)")
+    add_data_root(sweep)
     sweep.add_argument("--download", action="store_true", help="fetch missing data sets into --data-root")
     sweep.add_argument("--no-latency", action="store_true", help="do not measure what the section latency asks for")
-    plan = _command(commands, "plan", _plan, "say what a sweep would run, what is cached, and how long it takes")
-    _study_arguments(plan)
+    plan = command_parser(commands, "plan", _plan, "say what a sweep would run, what is cached, and how long it takes")
+    add_study(plan)
     plan.add_argument("--probe", action="store_true", help="time one short stage of each kind of work first")
-    plan.add_argument("--cores", type=_count, default=_cores(), help="cores a sweep would use (default: %(default)s)")
-    plan.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
-    check = _command(commands, "check", _check, "refuse a bad study, with every fault and its line")
-    _study_arguments(check)
+    plan.add_argument("--cores", type=count, default=cores(), help="cores a sweep would use (default: %(default)s)")
+    add_data_root(plan)
+    check = command_parser(commands, "check", _check, "refuse a bad study, with every fault and its line")
+    add_study(check)
 
 
 def _add_result_commands(commands: Subparsers) -> None:
-    status = _command(commands, "status", _status, "how far the studies of a results root are")
+    status = command_parser(commands, "status", _status, "how far the studies of a results root are")
     status.add_argument("study", nargs="?", help="only this one")
-    _results_argument(status)
-    show = _command(commands, "show", _show, "everything about one trial")
+    add_results(status)
+    show = command_parser(commands, "show", _show, "everything about one trial")
     show.add_argument("trial", help="trial_id, or its beginning")
-    _results_argument(show)
-    pareto = _command(commands, "pareto", _pareto, "the Pareto front of a study")
+    add_results(show)
+    pareto = command_parser(commands, "pareto", _pareto, "the Pareto front of a study")
     pareto.add_argument("table", help="results/<study>, or a Parquet file")
     pareto.add_argument("--max", action="append", default=[], metavar="COLUMN[:TOLERANCE]", help="larger is better")
     pareto.add_argument("--min", action="append", default=[], metavar="COLUMN[:TOLERANCE]", help="smaller is better")
@@ -90,83 +99,44 @@ def _add_result_commands(commands: Subparsers) -> None:
 
 
 def _add_deploy_commands(commands: Subparsers) -> None:
-    export = _command(commands, "export", _export, "write a trial's network as a folder that others can run")
+    export = command_parser(commands, "export", _export, "write a trial's network as a folder that others can run")
     export.add_argument("trial", help="trial_id, or its beginning")
     export.add_argument("--format", required=True, choices=("packed", "onnx", "torch"), help="of the model file")
     export.add_argument("--out", type=Path, help="folder to write (default: ./<study>-<trial_id>-<format>)")
-    export.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
+    add_data_root(export)
     export.add_argument("--force", action="store_true", help="replace the files of another export in the folder")
-    _code_argument(export, "let a model of your own be imported and run")
-    _results_argument(export)
-    predict = _command(commands, "predict", _predict, "classify images with an exported network")
+    add_allow_code(export, "let a model of your own be imported and run")
+    add_results(export)
+    predict = command_parser(commands, "predict", _predict, "classify images with an exported network")
     predict.add_argument("model", type=Path, help="exported folder, a model file in one, or a packed file")
     predict.add_argument("images", type=Path, nargs="+", help="image files, folders of them, .npy of uint8 (N,H,W[,C])")
     predict.add_argument(
         "--runtime", choices=("auto", "packed", "openvino", "onnxruntime", "torch"), default="auto",
         help="what runs the network (default: the first that can)",
     )  # fmt: skip
-    predict.add_argument("--top", type=_count, default=1, metavar="K", help="classes per image (default: 1)")
+    predict.add_argument("--top", type=count, default=1, metavar="K", help="classes per image (default: 1)")
     predict.add_argument("--resize", action="store_true", help="scale images of other sizes; the aspect is not kept")
-    predict.add_argument("--threads", type=_count, default=1, help="threads of the runtime (default: 1)")
-    _code_argument(predict, "let the network be one of your own, whose code is then imported and run")
+    predict.add_argument("--threads", type=count, default=1, help="threads of the runtime (default: 1)")
+    add_allow_code(predict, "let the network be one of your own, whose code is then imported and run")
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print CSV")
     form.add_argument("--json", action="store_true", help="print JSON, one object a line")
 
 
 def _add_reference_commands(commands: Subparsers) -> None:
-    columns = _command(commands, "columns", _columns, "what each column means: unit, direction, determinism")
+    columns = command_parser(commands, "columns", _columns, "what each column means: unit, direction, determinism")
     columns.add_argument("--json", action="store_true", help="print JSON")
-    studies = _command(commands, "studies", _studies, "the shipped studies and those with results")
-    _results_argument(studies)
-    _command(commands, "schema", _schema, "the JSON schema of a study file, for editors")
+    studies = command_parser(commands, "studies", _studies, "the shipped studies and those with results")
+    add_results(studies)
+    command_parser(commands, "schema", _schema, "the JSON schema of a study file, for editors")
 
 
-def _command(
-    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], int], about: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False
-    )
-    parser.set_defaults(command=run)
-    return parser
-
-
-def _study_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", help="study file; a bare name is also looked up among the shipped studies")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="override a leaf of the study",
-    )
-    _code_argument(
-        parser, "let the study name a model of your own as package.module:function, which is then imported and run"
-    )
-    _results_argument(parser)
-
-
-def _code_argument(parser: argparse.ArgumentParser, about: str) -> None:
-    parser.add_argument("--allow-code", action="store_true", help=about)
-
-
-def _results_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, default=Path("results"), help="results root (default: ./results)")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _planned(options: argparse.Namespace, *, may_probe: bool = True) -> "Plan":
+def _planned(
+    options: argparse.Namespace,
+    *,
+    may_probe: bool = True,
+    before_probe: "Callable[[TrialConfig], None] | None" = None,
+) -> "Plan":
     from orchestrator.layout import Layout
     from orchestrator.plan import plan
     from orchestrator.precision import Precisions
@@ -175,7 +145,8 @@ def _planned(options: argparse.Namespace, *, may_probe: bool = True) -> "Plan":
 
     spec = load_spec(options.study, options.overrides)
     probes = Layout(options.results.resolve()).probes
-    precisions = Precisions(probes, spec.resources.device, _announce, may_probe=may_probe)
+    device = spec.resources.device
+    precisions = Precisions(probes, device, _announce, may_probe=may_probe, before_probe=before_probe)
     folder = _code_folder(options)
     return plan(spec, precisions, Sources(spec.source, folder) if folder else None)
 
@@ -193,9 +164,12 @@ def _sweep(options: argparse.Namespace) -> int:
     from orchestrator.layout import Layout
     from orchestrator.reports import sweep_ended
     from orchestrator.screen import SweepScreen, console
-    from orchestrator.sweep import Options, sweep
+    from orchestrator.sweep import Options, prepare_data, sweep
 
-    plan = _planned(options)
+    def data_is_there(config: "TrialConfig") -> None:
+        prepare_data([config.data.name], options.data_root.resolve(), download=options.download)
+
+    plan = _planned(options, before_probe=data_is_there)
     where = Options(
         layout=Layout(options.results.resolve()),
         data_root=options.data_root.resolve(),

@@ -374,6 +374,19 @@ def test_a_model_file_that_was_changed_is_refused_in_one_line(
     assert "no such file" in refused(capsys, "predict", folder, images[0]).lower()
 
 
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_a_model_file_that_is_garbage_is_refused_in_one_line(
+    form: Format, exported: dict[Format, Path], images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported[form], folder)
+    told = json.loads((folder / "model.json").read_text())
+    (folder / told["file"]).write_bytes(b"garbage")
+    (folder / "model.json").write_text(json.dumps(told | {"sha256": hashlib.sha256(b"garbage").hexdigest()}))
+    for runtime in {"onnx": ("auto", "openvino", "onnxruntime"), "torch": ("auto",)}[form]:
+        assert refused(capsys, "predict", folder, images[0], "--runtime", runtime).count("\n") == 1
+
+
 def broken_files(packed: bytes) -> Iterator[tuple[bytes, str]]:
     yield packed[:-3], "truncated or was changed"
     yield packed[:40] + b"\x00" + packed[41:], "truncated or was changed"

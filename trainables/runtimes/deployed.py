@@ -1,8 +1,8 @@
 """An exported network in use: from a folder or a model file to classes of images, without any training code."""
 
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -216,14 +216,27 @@ def _first(openers: Mapping[Engine, Callable[[], Predictor]], engine: Choice) ->
 def _onnxruntime(graph: bytes, threads: int) -> Predictor:
     with deploy_extra():
         from trainables.runtimes.onnxruntime import load
-    return load(graph, threads)
+    with _loading("ONNX Runtime"):
+        return load(graph, threads)
 
 
 def _openvino(graph: bytes, threads: int) -> Predictor:
-    with deploy_extra():
+    with deploy_extra(), _loading("OpenVINO"):
         from trainables.runtimes.openvino import load
 
         return load(graph, threads)
+
+
+@contextmanager
+def _loading(engine: str) -> Generator[None]:
+    """What is no graph, or not one for this release of a runtime, is told in a line; each has errors of its own."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:
+        msg = f"{engine} cannot load this model: {' '.join(str(error).split())[:200]}"
+        raise BundleError(msg) from error
 
 
 def _program(data: bytes, threads: int) -> Predictor:
