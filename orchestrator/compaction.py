@@ -1,7 +1,7 @@
 """Plan and stage records -> the Parquet tables of a study."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from orchestrator.errors import StoreError
 from orchestrator.ledger import StageRecord
 from orchestrator.observations import here, latency_row, observation_rows
 from orchestrator.plan import Plan, Trial
+from orchestrator.spec.model import StudySpec
 from trainables.config import TrialConfig
 
 Records = Mapping[str, StageRecord]
@@ -42,7 +43,8 @@ def write_tables(folder: Path, plan: Plan, records: Records) -> None:
 
 def trial_table(plan: Plan, records: Records) -> pa.Table:
     """One row a trial of the plan, cells first; what has not been computed is null."""
-    rows = [_trial_row(plan, trial, records) for trial in plan.trials]
+    varied = _always_varied(plan.spec)
+    rows = [_trial_row(plan, trial, records, varied) for trial in plan.trials]
     leaves = sorted({name for row in rows for name in row if tables.is_config_column(name)})
     types = {name: pa.infer_type([row.get(name) for row in rows]) for name in leaves}
     return _table(rows, tables.schema(types))
@@ -58,7 +60,7 @@ def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
 
 
-def _trial_row(plan: Plan, trial: Trial, records: Records) -> Row:
+def _trial_row(plan: Plan, trial: Trial, records: Records, varied: Set[str]) -> Row:
     path = [records.get(key) for key in trial.path]
     kinds = [plan.stages[key].kind for key in trial.path]
     row: Row = {
@@ -68,7 +70,7 @@ def _trial_row(plan: Plan, trial: Trial, records: Records) -> Row:
         "baseline": trial.baseline,
         "seed": trial.seed,
         **{f"stage_keys.{kind}": key for kind, key in zip(kinds, trial.path, strict=True)},
-        **_leaves(trial.config),
+        **_leaves(trial.config, varied),
         **_state(path),
     }
     finished = [record for record in path if record is not None]
@@ -80,11 +82,20 @@ def _trial_row(plan: Plan, trial: Trial, records: Records) -> Row:
     return row | _seconds(finished) | _provenance(finished)
 
 
-def _leaves(config: TrialConfig) -> Row:
+def _always_varied(spec: StudySpec) -> frozenset[str]:
+    """The axes that no `when` switches off: their values tell rows apart even where they have no effect."""
+    return frozenset(axis.path for axis in spec.all_axes) - {path for path, _ in spec.when}
+
+
+def _leaves(config: TrialConfig, varied: Set[str]) -> Row:
+    """The config's leaves by path, without those that have no effect in this trial."""
+    inert = {f"compress.{name}" for name in config.compress.inert()} if config.compress else set[str]()
     leaves: Row = {}
     for section, values in config.model_dump(exclude_none=True).items():
         for name, value in values.items():
-            leaves[f"{section}.{name}"] = ",".join(map(str, value)) if isinstance(value, tuple | list) else value
+            path = f"{section}.{name}"
+            if path not in inert or path in varied:
+                leaves[path] = ",".join(map(str, value)) if isinstance(value, tuple | list) else value
     return leaves
 
 

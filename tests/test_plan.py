@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Command
 
+from orchestrator.compaction import trial_table
 from orchestrator.errors import PlanError
 from orchestrator.plan import Plan, plan
 from orchestrator.spec.load import load_spec, shipped_studies
@@ -50,6 +51,20 @@ def test_inert_leaves_tell_rows_apart_though_they_share_every_stage(command: Com
     assert len(unpruned) == 2
     assert unpruned[0].path == unpruned[1].path
     assert unpruned[0].id != unpruned[1].id
+
+
+def test_a_leaf_without_effect_is_no_value_unless_its_axis_tells_rows_apart(command: Command) -> None:
+    text = TINY.replace("compress.threshold: [0.5, 0.7]", "compress.mode: [target, threshold]").replace(
+        "seeds: 2", "when: {compress.pfr: compress.mode == 'target'}\nseeds: 1"
+    )
+    rows = trial_table(planned(command.study(text)), {}).to_pylist()
+    cells = [row for row in rows if row["role"] == "cell"]
+    shown = {(row["compress.mode"], row["compress.pfr"], row.get("compress.max_zero_share")) for row in cells}
+    assert shown == {("target", 0.0, None), ("target", 0.5, None), ("threshold", None, 0.6)}
+    both = trial_table(planned(command.study()), {}).to_pylist()
+    unpruned = [row for row in both if row["role"] == "cell" and row["compress.pfr"] == 0 and row["seed"] == 0]
+    assert sorted(row["compress.threshold"] for row in unpruned) == [0.5, 0.7]
+    assert all(row.get("compress.scope") is None for row in unpruned)
 
 
 def test_baselines_follow_the_schedule_of_the_cells_they_serve(command: Command) -> None:

@@ -17,6 +17,7 @@ from trainables.pruning.groups import ChannelGroup, channel_groups
 from trainables.pruning.ramp import Ramp
 from trainables.pruning.scores import binarization_error, mean_abs, relative, zero_share
 from trainables.pruning.selection import GlobalBudget, LayerBudget, RankLimit, Selection
+from trainables.pruning.sharing import refuse_shared
 from trainables.quantize import (
     Activation,
     Int8Activation,
@@ -73,6 +74,7 @@ class Stq(Method):
             self.teacher = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
         groups = channel_groups(model, example, config.scope) if config.prunes() else ()
         layers = quantized_layers(model, config.full_precision)
+        refuse_shared(model, example, layers)
         if config.activations != "float":
             self.activations = quantize_inputs(model, layers, _activation(config))
         for name in layers:
@@ -129,8 +131,9 @@ def quantized_layers(model: nn.Module, full_precision: tuple[LayerRole, ...]) ->
     """Names of the convolutions and linear layers that no role in `full_precision` covers, in module order.
 
     `first` is the first convolution, `last` the last linear layer, `downsample` every 1x1 convolution of a shortcut.
+    Subclasses of torch's layers stay fp32: who made them may read their weights elsewhere, as attention does.
     """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    layers = {name: m for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)}
     roles: dict[LayerRole, set[str]] = {
         "first": {first_layer(model)},
         "last": {last_layer(model)},

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch.fx
 from torch import nn
+from torch.fx.proxy import TraceError
 
 from trainables.errors import InfeasibleError
 from trainables.quantize import Int8Activation, SignActivation, TernaryActivation
@@ -25,7 +26,7 @@ def graph(model: nn.Module) -> torch.fx.Graph:
     """
     try:
         return _Tracer().trace(model)
-    except (torch.fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (TraceError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         msg = f"the graph of {type(model).__name__} cannot be traced: {error}"
         raise InfeasibleError(msg) from error
 
