@@ -22,10 +22,13 @@ TOLERANCES = {"loss": 0.01, "accuracy": 0.03, "val": 0.03}
 GOLDEN = Path(__file__).with_name("golden.json")
 CONFIGS: dict[str, dict[str, object]] = {
     "stq": {"method": "stq", "pfr": 0.5, "epochs": 3, "scope": "all"},
+    "ternary": {"method": "stq", "pfr": 0.5, "epochs": 2, "weights": "ternary", "activations": "int8", "distill": 0.5},
+    "two_valued": {"method": "stq", "mode": "threshold", "max_zero_share": 0.5, "min_filters": 1, "epochs": 2,
+                   "scale": "two_valued"},
     "binary": {"method": "binary", "epochs": 2},
     "l1_prune": {"method": "l1_prune", "pfr": 0.5, "epochs": 2},
     "finetune": {"method": "finetune", "epochs": 2},
-}
+}  # fmt: skip
 
 
 def kind_of_machine() -> str:
