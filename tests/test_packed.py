@@ -279,11 +279,12 @@ def test_a_filter_of_zeros_stays_zero(coding: str) -> None:
 
 
 class Odd(nn.Module):
-    """Reads values while it runs, runs a layer twice, and holds tensors of its own."""
+    """Reads values while it runs, runs layers twice, and holds tensors of its own."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        self.conv.register_buffer("seen", torch.tensor([7.0]))
         self.norm = nn.BatchNorm2d(1)
         self.gain = nn.Parameter(torch.tensor([1.5]))
         self.register_buffer("table", torch.tensor([[3, 1]]))
@@ -299,6 +300,7 @@ def test_an_untraceable_network_with_tensors_of_its_own_is_packed(monkeypatch: p
     model = Odd().eval()
     nn.init.uniform_(model.norm.get_buffer("running_var"), 0.3, 3)
     model.conv.weight.data = binarize(model.conv.weight.detach(), "filter")
+    model.get_buffer("conv.seen").fill_(8)
     monkeypatch.setattr("trainables.export.packed.build", lambda *_, **__: Odd())
     found = Compact(model, {"conv": 1})
     data = pack(found, header())
@@ -306,25 +308,47 @@ def test_an_untraceable_network_with_tensors_of_its_own_is_packed(monkeypatch: p
     assert again == replace(found, model=again.model)
     torch.testing.assert_close(again.model(images()), model(images()))
     assert torch.equal(again.model.get_buffer("table"), torch.tensor([[3, 1]]))
+    assert torch.equal(again.model.get_buffer("conv.seen"), torch.tensor([8.0]))
     assert pack(again, header()) == data
     model.get_buffer("table").fill_(2**30 + 1)
     with pytest.raises(InfeasibleError, match=r"table holds torch\.int64 values"):
         pack(found, header())
 
 
-class Twice(Odd):
-    """The same without the look at values."""
+class Shared(nn.Module):
+    """One BN behind two convolutions, one activation after both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        self.act1 = nn.ReLU()
+        self.two = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        self.act2 = self.act1
+        self.norm = nn.BatchNorm2d(1)
+        self.act3 = nn.ReLU()
+        self.head = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(self.conv(self.norm(self.conv(x)))).flatten(1))
+        x = self.act2(self.norm(self.two(self.act1(self.norm(self.one(x))))))
+        return self.head(self.act3(x).flatten(1))
 
 
-def test_a_batch_norm_that_runs_twice_takes_no_scales(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Twice().eval()
-    model.conv.weight.data = binarize(model.conv.weight.detach(), "filter")
-    monkeypatch.setattr("trainables.export.packed.build", lambda *_, **__: Twice())
-    again = unpack(pack(Compact(model, {"conv": 1}), header()))[0].model
-    torch.testing.assert_close(again(images()), model(images()))
+@pytest.mark.parametrize("names", [(), ("act1", "act2"), ("act2",), ("act3",), ("act1", "act3")])
+def test_modules_that_run_twice_are_packed(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a BN takes no scales, and the activations of each place are its own."""
+    draw = torch.Generator().manual_seed(0)
+    model = Shared().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, generator=draw)
+    for layer in (model.one, model.two):
+        layer.weight.data = binarize(layer.weight.detach(), "filter")
+    activations = dict.fromkeys(names, ACTIVATIONS["ternary"])
+    install_activations(model, activations)
+    monkeypatch.setattr("trainables.export.packed.build", lambda *_, **__: Shared())
+    found = Compact(model, {"one": 1, "two": 1}, activations=activations)
+    again = unpack(pack(found, header()))[0]
+    assert again == replace(found, model=again.model)
+    torch.testing.assert_close(again.model(images()), model(images()))
 
 
 def test_code_of_somebody_elses_is_not_run() -> None:
@@ -475,7 +499,9 @@ def shapes_of(head: dict[str, Any]) -> list[list[int]]:
 
 def test_a_layer_whose_output_is_too_large_is_refused_before_it_runs() -> None:
     check_one_image(nn.Sequential(nn.Conv2d(1, 300, 3, stride=2, padding=1), nn.AdaptiveAvgPool2d(1)), 1, 64)
-    for layer in (nn.Conv2d(1, 300, 3, padding=1), nn.Linear(512, 1 << 20)):
+    with WithoutMemory():
+        wide = nn.Linear(512, 1 << 20)
+    for layer in (nn.Conv2d(1, 300, 3, padding=1), wide):
         with pytest.raises(PackedFileError, match=r"a layer takes \d+ bytes, at most 268435456"):
             check_one_image(nn.Sequential(layer), 1, 512)
 
