@@ -32,6 +32,7 @@ SIGNS = (
     TINY.replace("resnet8, width: 4", "resnet8, width: 4, block: bn_first")
     .replace("  compress.pfr: [0, 0.5]\n  compress.threshold: [0.5, 0.7]", "  compress.activations: [float, sign]")
     .replace("seeds: 2", "seeds: 1")
+    .replace("epochs: 2", "epochs: 10")  # so that rounding to int8 finds few images between two classes
 )
 FORMATS: tuple[Format, ...] = ("packed", "onnx", "torch")
 
@@ -131,7 +132,9 @@ def test_the_loader_of_a_folder_that_was_moved_finds_the_classes_that_the_networ
     rows = list(csv.reader(lines))
     assert [row[0] for row in rows] == [str(path) for path in images]
     assert [int(row[1]) for row in rows] == expected[: len(images)].argmax(1).tolist()
-    assert [float(row[3]) for row in rows] == pytest.approx(expected[: len(images)].max(1).tolist(), abs=0.02)
+    assert [float(row[3]) for row in rows] == pytest.approx(
+        expected[: len(images)].max(1).tolist(), abs=0.1 if form == "onnx" else 1e-4
+    )
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -148,7 +151,7 @@ def test_predict_gives_the_probabilities_of_the_network(
     assert [row["path"] for row in rows][:2] == [f"{tmp_path}/test.npy[0]", f"{tmp_path}/test.npy[1]"]
     assert len(rows) == len(expected) == 360
     found = np.array([int(row["class"]) for row in rows])
-    tolerance = 0.02 if form == "onnx" else 1e-5
+    tolerance = 0.1 if form == "onnx" else 1e-5
     assert (found == expected.argmax(1)).mean() >= (0.98 if form == "onnx" else 1)
     shares = np.array([float(row["probability"]) for row in rows])
     np.testing.assert_allclose(shares, expected.max(1), atol=tolerance)
