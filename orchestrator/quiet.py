@@ -28,7 +28,7 @@ GIVE_UP_AFTER = 3
 """Processes that die one after the other say that no other will live."""
 
 # Rough figures of a process that starts and of an observation, until some have been timed.
-START_S, OVERHEAD_S, TURN_S = 4.0, 1.5, 0.005
+START_S, OVERHEAD_S, TURN_S = 8.0, 1.5, 0.005
 NETWORKS, CHECKED_IMAGES = 3, 1000
 
 

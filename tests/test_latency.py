@@ -185,6 +185,13 @@ def test_each_network_is_wanted_once_in_each_runtime_at_each_batch_size(timed: P
     assert None not in keys
 
 
+def test_trials_of_one_evaluation_share_its_observations(command: Command) -> None:
+    shared = planned(command.study(TINY.replace("axes:\n", SECTION)))
+    evaluations = {trial.path[-1] for trial in shared.trials}
+    assert len(evaluations) < len(shared.trials)
+    assert len(wanted(shared)) == 4 * len(evaluations)
+
+
 def test_equal_networks_are_one_observation(timed: Plan) -> None:
     records = evaluated(timed)
     same = {key: dataclasses.replace(record, artifact_sha256="same") for key, record in records.items()}
