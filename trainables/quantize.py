@@ -109,7 +109,7 @@ def two_values(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The best two values of each filter: (e, alpha, beta) that minimise ||W_o - alpha e - beta (1 - e)||^2.
 
     e is 1 for the K largest weights of the filter: with the prefix sums S_K of the descending weights and their total
-    S, K maximises S_K^2 / K + (S - S_K)^2 / (n - K) over K = 1 ... n - 1, and alpha = S_K / K, beta = (S - S_K) / (n - K).
+    S, K maximises S_K^2 / K + (S - S_K)^2 / (n - K) over K = 1 ... n - 1; alpha = S_K / K, beta = (S - S_K) / (n - K).
     One sort, O(n log n). A filter of one weight, or of equal ones, has alpha = beta.
 
     Args:

@@ -5,7 +5,6 @@ from trainables.data.load import Dataset
 from trainables.export import compact
 from trainables.models.build import initialise
 from trainables.models.compact import Compact
-from trainables.models.compact import Compact
 from trainables.stages.base import Outcome, empty_model
 from trainables.training.loop import Settings, fit
 from trainables.training.randomness import generator
