@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from trainables.config import BinaryConfig, StqConfig
 
 OTHER: dict[str, object] = {
-    "epochs": 7, "lr": 0.01, "pfr": 0.3, "scope": "all", "round_to": 8, "ramp_share": 0.1, "freeze_share": 0.1,
-    "scale": "layer", "activations": "sign", "full_precision": (), "distill": 0.5, "temperature": 2.0,
+    "epochs": 7, "lr": 0.01, "pfr": 0.3, "scope": "all", "round_to": 8, "rounding": "nearest", "ramp_share": 0.1,
+    "freeze_share": 0.1, "scale": "layer", "activations": "sign", "full_precision": (), "distill": 0.5, "temperature": 2.0,
     "mode": "threshold", "max_zero_share": 0.5, "budget": "global", "min_filters": 3, "threshold": 0.4,
     "threshold_of": "max", "score": "mean_abs", "weights": "ternary",
 }  # fmt: skip
@@ -20,20 +20,22 @@ BASES: dict[str, dict[str, object]] = {
     "unpruned ternary": {"pfr": 0.0, "weights": "ternary"},
     "by magnitude": {"score": "mean_abs"},
     "distilled": {"distill": 0.5},
+    "rounded": {"round_to": 16},
 }
 INERT: dict[str, set[str]] = {
-    "target": {"max_zero_share", "temperature"},
-    "threshold": {"pfr", "score", "budget", "temperature"},
+    "target": {"max_zero_share", "temperature", "rounding"},
+    "threshold": {"pfr", "score", "budget", "temperature", "rounding"},
     "unpruned": {
-        "max_zero_share", "temperature", "scope", "round_to", "ramp_share", "freeze_share", "score", "budget",
-        "min_filters", "threshold", "threshold_of",
+        "max_zero_share", "temperature", "scope", "round_to", "rounding", "ramp_share", "freeze_share", "score",
+        "budget", "min_filters", "threshold", "threshold_of",
     },
     "unpruned ternary": {
-        "max_zero_share", "temperature", "scope", "round_to", "ramp_share", "freeze_share", "score", "budget",
-        "min_filters",
+        "max_zero_share", "temperature", "scope", "round_to", "rounding", "ramp_share", "freeze_share", "score",
+        "budget", "min_filters",
     },
-    "by magnitude": {"max_zero_share", "temperature", "threshold", "threshold_of"},
-    "distilled": {"max_zero_share"},
+    "by magnitude": {"max_zero_share", "temperature", "rounding", "threshold", "threshold_of"},
+    "distilled": {"max_zero_share", "rounding"},
+    "rounded": {"max_zero_share", "temperature"},
 }  # fmt: skip
 
 

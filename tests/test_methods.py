@@ -166,7 +166,7 @@ def check_figures(parent: nn.Module, finished: Compact, config: CompressConfig, 
     for name, (kept, of) in finished.kept.items():
         assert modules[name].get_parameter("weight").shape[0] == kept
         if isinstance(config, L1PruneConfig) or (isinstance(config, StqConfig) and asks_a_layer_budget(config)):
-            assert kept == kept_channels(of, config.pfr, config.round_to)
+            assert kept == kept_channels(of, config.pfr)
 
 
 def asks_a_layer_budget(config: StqConfig) -> bool:

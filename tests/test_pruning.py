@@ -18,7 +18,7 @@ from trainables.pruning.cut import Plan, cut_channels, zero_channels
 from trainables.pruning.filters import FilterPruner
 from trainables.pruning.groups import ChannelGroup, channel_groups
 from trainables.pruning.masks import ChannelMasks, switch
-from trainables.pruning.ramp import Ramp, kept_channels
+from trainables.pruning.ramp import Ramp, Rounding, kept_channels
 from trainables.pruning.scores import binarization_error, mean_abs, relative, zero_share
 from trainables.pruning.selection import GlobalBudget, LayerBudget, RankLimit, Selection
 from trainables.quantize import near_zero
@@ -208,18 +208,29 @@ def test_scores_by_hand() -> None:
 def test_kept_channels_is_the_smallest_allowed_number(channels: int, pfr: float, round_to: int) -> None:
     allowed = [k for k in range(1, channels + 1) if k % round_to == 0 or k == channels]
     expected = next(k for k in allowed if k >= (1 - pfr) * channels - 1e-9)
-    assert kept_channels(channels, pfr, round_to) == expected
+    assert kept_channels(channels, pfr, Rounding(round_to)) == expected
 
 
 @given(st.integers(1, 512), st.floats(0, 0.99), st.floats(0, 0.99), st.integers(1, 16))
 def test_a_higher_pfr_never_keeps_more(channels: int, one: float, other: float, round_to: int) -> None:
     low, high = sorted((one, other))
-    assert kept_channels(channels, high, round_to) <= kept_channels(channels, low, round_to)
+    for to in ("up", "nearest"):
+        rounding = Rounding(round_to, to)
+        assert kept_channels(channels, high, rounding) <= kept_channels(channels, low, rounding)
 
 
 def test_kept_channels_where_floats_are_not_exact() -> None:
     assert [kept_channels(80, pfr) for pfr in (0, 0.1, 0.19, 0.3, 0.4, 0.5, 0.6)] == [80, 72, 65, 56, 48, 40, 32]
-    assert kept_channels(10, 0.3, round_to=4) == 8
+    assert kept_channels(10, 0.3, Rounding(4)) == 8
+
+
+def test_rounded_filter_counts_of_a_resnet18() -> None:
+    widths = (64, 128, 256, 512)
+    assert [kept_channels(width, 0.4) for width in widths] == [39, 77, 154, 308]
+    assert [kept_channels(width, 0.4, Rounding(16)) for width in widths] == [48, 80, 160, 320]
+    assert [kept_channels(width, 0.4, Rounding(16, "nearest")) for width in widths] == [32, 80, 160, 304]
+    assert [kept_channels(width, 0.4, Rounding(8, "nearest")) for width in widths] == [40, 80, 152, 312]
+    assert [Rounding(16, "nearest")(count) for count in (0, 1, 7, 8, 24, 25)] == [0, 16, 16, 16, 32, 32]
 
 
 @given(st.integers(1, 60), st.floats(0, 1), st.floats(0, 1))
@@ -251,8 +262,8 @@ def chosen(selection: Selection, ranks: list[list[float]], progress: float = 1.0
 def test_a_layer_budget_keeps_the_lowest_ranks_of_each_group(
     ranks: list[list[float]], pfr: float, round_to: int, least: int
 ) -> None:
-    for rank, stays in zip(ranks, chosen(LayerBudget(pfr, round_to, least), ranks), strict=True):
-        assert sum(stays) == min(len(rank), max(kept_channels(len(rank), pfr, round_to), least))
+    for rank, stays in zip(ranks, chosen(LayerBudget(pfr, Rounding(round_to), least), ranks), strict=True):
+        assert sum(stays) == min(len(rank), max(kept_channels(len(rank), pfr, Rounding(round_to)), least))
         assert_lowest(rank, stays)
 
 
@@ -273,7 +284,7 @@ def test_a_global_budget_may_take_one_group_whole() -> None:
     ranks = [[0.1, 0.2], [0.8, 0.9]]
     assert chosen(GlobalBudget(0.5), ranks) == [[True, True], [False, False]]
     assert chosen(GlobalBudget(0.5, min_filters=1), ranks) == [[True, True], [True, False]]
-    assert chosen(GlobalBudget(0.5, round_to=2, min_filters=1), ranks) == [[True, True], [True, True]]
+    assert chosen(GlobalBudget(0.5, Rounding(2), min_filters=1), ranks) == [[True, True], [True, True]]
     assert chosen(LayerBudget(0.5), ranks) == [[True, False], [True, False]]
 
 
@@ -291,7 +302,7 @@ def test_a_limit_rises_with_the_ramp() -> None:
         [False, True, False, True],
         [False, False, False, True],
     ]
-    assert chosen(RankLimit(0.5, round_to=2), ranks) == [[False, True, False, True]]
+    assert chosen(RankLimit(0.5, Rounding(2)), ranks) == [[False, True, False, True]]
 
 
 def test_a_group_pruned_to_nothing_is_infeasible_and_named() -> None:

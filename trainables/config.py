@@ -113,7 +113,8 @@ class PruneFields(CompressBase):
     scope: Literal["inner", "all"] = Field(
         default="inner", description="inner: no residual sums; all: tied channels too"
     )
-    round_to: int = Field(default=1, ge=1, le=64, description="surviving filters are rounded up to a multiple of this")
+    round_to: int = Field(default=1, ge=1, le=64, description="surviving filters come in multiples of this")
+    rounding: Literal["up", "nearest"] = Field(default="up", description="which multiple of round_to is taken")
     ramp_share: Share = Field(default=0.4, description="share of the epochs in which the PFR rises (cubic)")
     freeze_share: Share = Field(default=0.3, description="share of the epochs at the end in which masks stay")
 
@@ -131,7 +132,9 @@ class PruneFields(CompressBase):
 
     def inert(self) -> frozenset[str]:
         """Without pruning nothing that shapes the masks matters."""
-        return frozenset({"scope", "round_to", "ramp_share", "freeze_share"}) if self.pfr == 0 else frozenset()
+        if self.pfr == 0:
+            return frozenset({"scope", "round_to", "rounding", "ramp_share", "freeze_share"})
+        return frozenset({"rounding"}) if self.round_to == 1 else frozenset()
 
 
 class BinaryFields(CompressBase):
@@ -208,7 +211,9 @@ class StqConfig(PruneFields, BinaryFields):
         else:
             names |= {"max_zero_share"}
         if not self.prunes():
-            names |= {"scope", "round_to", "ramp_share", "freeze_share", "score", "budget", "min_filters"}
+            names |= {"scope", "round_to", "rounding", "ramp_share", "freeze_share", "score", "budget", "min_filters"}
+        if self.round_to == 1:
+            names |= {"rounding"}
         ranked = self.prunes() and (self.mode == "threshold" or self.score == "zero_share")
         if not ranked and self.weights == "binary":
             names |= {"threshold", "threshold_of"}

@@ -9,7 +9,7 @@ from trainables.models.compact import Compact
 from trainables.pruning.cut import cut_channels
 from trainables.pruning.filters import FilterPruner, counts
 from trainables.pruning.groups import channel_groups
-from trainables.pruning.ramp import Ramp
+from trainables.pruning.ramp import Ramp, Rounding
 from trainables.pruning.scores import mean_abs, relative
 from trainables.pruning.selection import LayerBudget
 
@@ -36,7 +36,7 @@ class L1Prune(Method):
         """
         groups = channel_groups(model, example, self.config.scope)
         ramp = Ramp(self.config.ramp_share, self.config.freeze_share)
-        selection = LayerBudget(self.config.pfr, self.config.round_to)
+        selection = LayerBudget(self.config.pfr, Rounding(self.config.round_to, self.config.rounding))
         self.pruner = FilterPruner(lambda w: -relative(mean_abs(w)), selection, ramp, groups, model)
 
     def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:

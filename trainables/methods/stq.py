@@ -14,7 +14,7 @@ from trainables.models.compact import Compact
 from trainables.pruning.cut import cut_channels
 from trainables.pruning.filters import FilterPruner, Sparability, counts
 from trainables.pruning.groups import ChannelGroup, channel_groups
-from trainables.pruning.ramp import Ramp
+from trainables.pruning.ramp import Ramp, Rounding
 from trainables.pruning.scores import binarization_error, mean_abs, relative, zero_share
 from trainables.pruning.selection import GlobalBudget, LayerBudget, RankLimit, Selection
 from trainables.pruning.sharing import refuse_shared
@@ -170,10 +170,11 @@ def _pruner(config: StqConfig, groups: tuple[ChannelGroup, ...], model: nn.Modul
 
 
 def _selection(config: StqConfig) -> Selection:
+    rounding = Rounding(config.round_to, config.rounding)
     if config.mode == "threshold":
-        return RankLimit(config.max_zero_share, config.round_to, config.min_filters)
+        return RankLimit(config.max_zero_share, rounding, config.min_filters)
     budget = LayerBudget if config.budget == "layer" else GlobalBudget
-    return budget(config.pfr, config.round_to, config.min_filters)
+    return budget(config.pfr, rounding, config.min_filters)
 
 
 def _sparability(config: StqConfig) -> Sparability:

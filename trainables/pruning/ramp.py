@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,24 @@ class Ramp:
         return 1 - (1 - epoch / rise) ** 3
 
 
-def kept_channels(channels: int, pfr: float, round_to: int = 1) -> int:
-    """ceil((1 - pfr) * channels - 1e-9), rounded up to a multiple of `round_to`; at least 1, at most `channels`."""
-    return min(channels, rounded_up(max(1, math.ceil((1 - pfr) * channels - 1e-9)), round_to))
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """Surviving channels come in multiples of `step`, so that a machine's vectors are full; none becomes none."""
+
+    step: int = 1
+    to: Literal["up", "nearest"] = "up"
+
+    def __call__(self, count: int) -> int:
+        """The multiple above `count`, or the nearest one (of two equally near the larger); at least one `step`."""
+        if self.to == "up":
+            return math.ceil(count / self.step) * self.step
+        return max(self.step, math.floor(count / self.step + 0.5) * self.step) if count else 0
 
 
-def rounded_up(count: int, step: int) -> int:
-    """The smallest multiple of `step` that is at least `count`."""
-    return math.ceil(count / step) * step
+ANY_COUNT = Rounding()
+
+
+def kept_channels(channels: int, pfr: float, rounding: Rounding = ANY_COUNT) -> int:
+    """ceil((1 - pfr) * channels - 1e-9), rounded; at least 1, at most `channels`."""
+    kept = max(1, math.ceil((1 - pfr) * channels - 1e-9))
+    return min(channels, rounding(kept))

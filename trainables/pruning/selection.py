@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainables.pruning.ramp import kept_channels, rounded_up
+from trainables.pruning.ramp import ANY_COUNT, Rounding, kept_channels
 
 
 class Selection(Protocol):
@@ -28,13 +28,13 @@ class LayerBudget:
     """Every group loses the share `pfr` of its channels."""
 
     pfr: float
-    round_to: int = 1
+    rounding: Rounding = ANY_COUNT
     min_filters: int = 0
 
     def __call__(self, ranks: Sequence[Tensor], progress: float) -> list[Tensor]:
         """Which channels stay in each group; at least one does."""
         pfr = self.pfr * progress
-        return [_lowest(rank, max(kept_channels(len(rank), pfr, self.round_to), self.min_filters)) for rank in ranks]
+        return [_lowest(rank, max(kept_channels(len(rank), pfr, self.rounding), self.min_filters)) for rank in ranks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class GlobalBudget:
     """The share `pfr` of all channels goes, wherever their ranks are largest; a group may lose all."""
 
     pfr: float
-    round_to: int = 1
+    rounding: Rounding = ANY_COUNT
     min_filters: int = 0
 
     def __call__(self, ranks: Sequence[Tensor], progress: float) -> list[Tensor]:
@@ -50,7 +50,7 @@ class GlobalBudget:
         every = torch.cat(list(ranks))
         stays = _lowest(every, math.ceil((1 - self.pfr * progress) * len(every) - 1e-9))
         kept = [int(part.sum()) for part in stays.split([len(rank) for rank in ranks])]
-        return _with_at_least(ranks, kept, self.round_to, self.min_filters)
+        return _with_at_least(ranks, kept, self.rounding, self.min_filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +61,17 @@ class RankLimit:
     """
 
     limit: float
-    round_to: int = 1
+    rounding: Rounding = ANY_COUNT
     min_filters: int = 0
 
     def __call__(self, ranks: Sequence[Tensor], progress: float) -> list[Tensor]:
         """Which channels stay in each group."""
         kept = [len(rank) - math.floor(progress * int((rank > self.limit).sum()) + 1e-9) for rank in ranks]
-        return _with_at_least(ranks, kept, self.round_to, self.min_filters)
+        return _with_at_least(ranks, kept, self.rounding, self.min_filters)
 
 
-def _with_at_least(ranks: Sequence[Tensor], kept: Sequence[int], round_to: int, least: int) -> list[Tensor]:
-    counts = (rounded_up(max(count, least), round_to) for count in kept)
+def _with_at_least(ranks: Sequence[Tensor], kept: Sequence[int], rounding: Rounding, least: int) -> list[Tensor]:
+    counts = (rounding(max(count, least)) for count in kept)
     return [_lowest(rank, count) for rank, count in zip(ranks, counts, strict=True)]
 
 
