@@ -9,9 +9,9 @@ from trainables.config import BinaryConfig, StqConfig
 
 OTHER: dict[str, object] = {
     "epochs": 7, "lr": 0.01, "pfr": 0.3, "scope": "all", "round_to": 8, "rounding": "nearest", "ramp_share": 0.1,
-    "freeze_share": 0.1, "scale": "layer", "activations": "sign", "full_precision": (), "distill": 0.5, "temperature": 2.0,
-    "mode": "threshold", "max_zero_share": 0.5, "budget": "global", "min_filters": 3, "threshold": 0.4,
-    "threshold_of": "max", "score": "mean_abs", "weights": "ternary",
+    "freeze_share": 0.1, "scale": "layer", "activations": "sign", "full_precision": (), "distill": 0.5,
+    "temperature": 2.0, "mode": "threshold", "max_zero_share": 0.5, "budget": "global", "min_filters": 3,
+    "threshold": 0.4, "threshold_of": "max", "score": "mean_abs", "weights": "ternary",
 }  # fmt: skip
 BASES: dict[str, dict[str, object]] = {
     "target": {},
