@@ -91,6 +91,20 @@ def test_the_fp32_graph_is_the_network(block: str, kind: str | None) -> None:
             np.testing.assert_allclose(run(x), by_torch(network.model, x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["sign", "ternary"])
+def test_int8_beside_activations_of_few_bits_is_the_network(kind: str) -> None:
+    network = resnet("bn_first", kind)
+    for name, layer in network.model.named_modules():
+        if isinstance(layer, nn.Conv2d) and "stages" in name:
+            layer.weight.data = ternarize(layer.weight.data, 0.7, "mean", "filter")
+    x = images(20, 1, 8)
+    file = to_onnx(network, torch.zeros(1, 1, 8, 8), torch.from_numpy(x))
+    # eight convolutions in the blocks, shortcuts included; stem and classifier stay fp32
+    assert len(dequantized_weights(onnx.load_model_from_string(file))) == 8
+    for opened in RUNTIMES.values():
+        np.testing.assert_allclose(opened(file)(x), by_torch(network.model, x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "int8_runtime"), [("mobilenet_v2", "openvino"), ("densenet121", "onnxruntime")])
 def test_networks_of_torchvision(name: str, int8_runtime: str) -> None:
     with torch.random.fork_rng(devices=[]):

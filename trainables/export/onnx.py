@@ -27,8 +27,8 @@ def to_onnx(network: Compact, example: Tensor, calibration: Tensor | None) -> by
     """The ONNX file of a finished network: input `images` (N, C, H, W), normalised; output `logits` (N, classes).
 
     Any N. BN is folded where a convolution comes before it. With `calibration` convolutions and linear layers are int8,
-    those that compression left in full precision too: in OpenVINO ResNet-18 is faster so. `trainables.export.qdq` says
-    what is exact in it.
+    those that compression left in full precision too: in OpenVINO ResNet-18 is faster so. Beside activations of one or
+    two bits only the layers that read them are. `trainables.export.qdq` says what is exact in it.
 
     Args:
         network: a finished network.
@@ -47,7 +47,9 @@ def to_onnx(network: Compact, example: Tensor, calibration: Tensor | None) -> by
         replace_module(model, name, _lowered(activation, int8=calibration is not None))
     written = _without_remarks(_exported(model, example.shape[1:]))
     if calibration is not None:
-        written = to_int8(written, np.ascontiguousarray(calibration.detach().cpu().numpy(), dtype=np.float32))
+        images = np.ascontiguousarray(calibration.detach().cpu().numpy(), dtype=np.float32)
+        few_bits = any(activation.bits <= 2 for activation in network.activations.values())
+        written = to_int8(written, images, exact=few_bits)
     return written.SerializeToString(deterministic=True)
 
 

@@ -8,6 +8,9 @@ max|w| / 127. A layer whose filters hold two free values has no such step: it st
 Activations: one step a tensor, zero point 0: uint8 where no value is negative, else int8. Rounded are the inputs of
 convolutions and linear layers, and the outputs of convolutions behind their ReLU, without which ONNX Runtime would
 compute them in fp32; never the logits. Steps that the graph has already, of trained int8 activations, stay.
+
+Where activations have one or two bits nothing else is rounded: a step of 8 bits before a sign would turn many signs.
+There the layers that read them are int8, which is exact, and all others fp32.
 """
 
 from dataclasses import dataclass, field
@@ -26,9 +29,12 @@ EXACT_LEVEL = 64
 INT32_LIMIT = 2**31 - 1
 
 
-def to_int8(model: onnx.ModelProto, images: NDArray[np.float32]) -> onnx.ModelProto:
-    """The int8 twin of an fp32 `model`; its steps cover the ranges seen on `images` (N, C, H, W), N >= 1."""
-    network = Network(model)
+def to_int8(model: onnx.ModelProto, images: NDArray[np.float32], *, exact: bool = False) -> onnx.ModelProto:
+    """The int8 twin of an fp32 `model`; its steps cover the ranges seen on `images` (N, C, H, W), N >= 1.
+
+    With `exact` only layers whose inputs have a step already become int8, and nothing more is rounded, biases included.
+    """
+    network = Network(model, exact=exact)
     tensors = rounded_tensors(network)
     steps = {name: Step.of(*seen) for name, seen in ranges(model, tensors, images).items()}
     for name in tensors:
@@ -53,7 +59,8 @@ class Step:
 class Network:
     """An ONNX graph with its edges: who makes a tensor and who reads it."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, *, exact: bool = False) -> None:
+        self.exact = exact
         self.nodes = list(model.graph.node)
         self.constants = {one.name: one for one in model.graph.initializer}
         self.inputs = [one.name for one in model.graph.input]
@@ -65,9 +72,10 @@ class Network:
                 self.readers.setdefault(name, []).append(node)
 
     def layers(self) -> list[NodeProto]:
-        """Convolutions and matrix products whose constant weights int8 can hold."""
+        """Convolutions and matrix products whose constant weights int8 can hold, and whose inputs it may."""
         found = [node for node in self.nodes if node.op_type in MATRIX and node.input[1] in self.constants]
-        return [node for node in found if not has_two_free_values(self.filters(node))]
+        readable = [node for node in found if not self.exact or self.known_step(node.input[0])]
+        return [node for node in readable if not has_two_free_values(self.filters(node))]
 
     def array(self, name: str) -> NDArray[np.float32]:
         """The values of a constant."""
@@ -127,6 +135,8 @@ def integer_filters(filters: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDA
 
 def rounded_tensors(network: Network) -> list[str]:
     """The activations to round, in the order of the graph; those that are rounded already are left out."""
+    if network.exact:
+        return []
     found: dict[str, None] = {}
     for layer in network.layers():
         found[layer.input[0]] = None
@@ -198,7 +208,7 @@ class _Rewriter:
         integers, steps = integer_filters(self.network.filters(layer))
         shape = np.moveaxis(self.network.array(weights), axis, 0).shape
         copy.input[1] = self._dequantized(weights, np.moveaxis(integers.reshape(shape), 0, axis), steps, axis)
-        if len(layer.input) < 3 or layer.input[2] not in self.network.constants:
+        if self.network.exact or len(layer.input) < 3 or layer.input[2] not in self.network.constants:
             return
         sums = (steps * np.float32(self._input_step(layer.input[0]))).astype(np.float32)
         bias = np.rint(self.network.array(layer.input[2]).astype(np.float64) / sums)
