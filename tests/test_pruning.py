@@ -230,7 +230,17 @@ def test_rounded_filter_counts_of_a_resnet18() -> None:
     assert [kept_channels(width, 0.4, Rounding(16)) for width in widths] == [48, 80, 160, 320]
     assert [kept_channels(width, 0.4, Rounding(16, "nearest")) for width in widths] == [32, 80, 160, 304]
     assert [kept_channels(width, 0.4, Rounding(8, "nearest")) for width in widths] == [40, 80, 152, 312]
-    assert [Rounding(16, "nearest")(count) for count in (0, 1, 7, 8, 24, 25)] == [0, 16, 16, 16, 32, 32]
+    assert [Rounding(16, "nearest")(count, 64) for count in (0, 1, 7, 8, 23, 24, 25)] == [0, 16, 16, 16, 16, 32, 32]
+
+
+@given(st.integers(0, 80), st.integers(1, 80), st.integers(1, 16), st.integers(0, 80))
+def test_rounding_keeps_whole_groups_minima_and_multiples(count: int, channels: int, step: int, least: int) -> None:
+    for to in ("up", "nearest"):
+        kept = Rounding(step, to)(count, channels, least)
+        assert min(channels, least) <= kept <= channels
+        assert (kept == channels) if count >= channels else (kept % step == 0 or kept == channels)
+        assert (kept == 0) == (count == 0 and least == 0)
+        assert to == "nearest" or kept >= min(count, channels)
 
 
 @given(st.integers(1, 60), st.floats(0, 1), st.floats(0, 1))
@@ -263,7 +273,8 @@ def test_a_layer_budget_keeps_the_lowest_ranks_of_each_group(
     ranks: list[list[float]], pfr: float, round_to: int, least: int
 ) -> None:
     for rank, stays in zip(ranks, chosen(LayerBudget(pfr, Rounding(round_to), least), ranks), strict=True):
-        assert sum(stays) == min(len(rank), max(kept_channels(len(rank), pfr, Rounding(round_to)), least))
+        assert sum(stays) == kept_channels(len(rank), pfr, Rounding(round_to), least)
+        assert sum(stays) >= min(len(rank), least)
         assert_lowest(rank, stays)
 
 
@@ -278,6 +289,13 @@ def test_a_global_budget_keeps_the_lowest_ranks_of_all(ranks: list[list[float]],
     every, flat = [r for rank in ranks for r in rank], [kept for group in stays for kept in group]
     assert sum(flat) == math.ceil((1 - pfr) * len(every) - 1e-9)
     assert_lowest(every, flat)
+
+
+def test_a_global_budget_rises_with_the_ramp() -> None:
+    ranks = [[0.1, 0.2, 0.7, 0.8], [0.3, 0.4, 0.5, 0.6]]
+    kept = [sum(map(sum, chosen(GlobalBudget(0.5), ranks, progress))) for progress in (0, 0.25, 0.5, 1)]
+    assert kept == [8, 7, 6, 4]
+    assert chosen(GlobalBudget(0.5, Rounding(3, "nearest")), ranks, 0) == [[True] * 4, [True] * 4]
 
 
 def test_a_global_budget_may_take_one_group_whole() -> None:

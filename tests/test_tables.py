@@ -65,10 +65,9 @@ def test_times_are_never_deterministic_and_shrink() -> None:
     for column in tables.COLUMNS.values():
         if column.unit in ("s", "ms"):
             assert (column.direction, column.deterministic) == ("min", False)
-    assert tables.is_time("wall_time_s")
-    assert tables.is_time("latency_ms")
-    assert not tables.is_time("accuracy")
-    assert not tables.is_time("train.epochs")
+    assert tables.timed_by("wall_time_s") == ("machine", "threads", "device")
+    assert tables.timed_by("latency_ms") == tables.timed_by("latency_ratio") == ("latency_machine",)
+    assert tables.timed_by("accuracy") == tables.timed_by("train.epochs") == ()
 
 
 def test_names_carry_their_units() -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
 from orchestrator.analysis.repeats import mean_over_seeds, numbers
-from orchestrator.analysis.tables import ROLES, is_time, suggestion
+from orchestrator.analysis.tables import ROLES, suggestion, timed_by
 from orchestrator.errors import TableError
 
 Objectives = Mapping[str, object] | Sequence[Objective]
@@ -56,8 +56,8 @@ def front(
     Returns:
         The rows. `attrs["left_out"]` is the number of rows that could not be compared and `attrs["left_out_because"]`
         splits it: `status` (not complete), `mixed_hosts` (an objective is a time and the row's stages ran on different
-        kinds of machines, or elsewhere than most rows), `missing` (an objective is null or NaN). Infinite values are
-        compared.
+        kinds of machines, or it was timed elsewhere than most rows), `missing` (an objective is null or NaN). Infinite
+        values are compared.
 
     Raises:
         TableError: a wrong objective, or a column that is absent.
@@ -179,7 +179,8 @@ def _reported(df: pd.DataFrame, wanted: Sequence[Objective], select_on: str | No
 
 def _comparable(df: pd.DataFrame, wanted: Sequence[Objective], role: Role | None) -> tuple[Mask, dict[str, int]]:
     """Which rows take part, shape (rows,), and how many of the asked role do not, by reason."""
-    on_time = any(is_time(name) for name in _names(wanted))
+    clocks = {columns for name in _names(wanted) if (columns := timed_by(name))}
+    on_time = timed_by("wall_time_s") in clocks
     if role is not None:
         _need_guards(df, role, ("role", "status", "mixed_hosts") if on_time else ("role", "status"))
     keep = np.ones(len(df), dtype=np.bool_) if role is None else _equals(df, "role", role)
@@ -192,16 +193,16 @@ def _comparable(df: pd.DataFrame, wanted: Sequence[Objective], role: Role | None
     for reason, mask in passed.items():
         left_out[reason] = int((keep & ~mask).sum())
         keep = keep & mask
-    if on_time:
-        alike = keep & _commonest_machine(df, keep)
+    for clock in sorted(clocks):
+        alike = keep & _commonest_place(df, keep, clock)
         left_out["mixed_hosts"] += int((keep & ~alike).sum())
         keep = alike
     return keep, left_out
 
 
-def _commonest_machine(df: pd.DataFrame, keep: Mask) -> Mask:
-    """The rows timed where most rows in `keep` were: kind of machine, threads and device; the first of equals."""
-    where = [name for name in ("machine", "threads", "device") if name in df.columns]
+def _commonest_place(df: pd.DataFrame, keep: Mask, clock: Sequence[str]) -> Mask:
+    """The rows that were timed where most rows in `keep` were, as the columns of `clock` say; the first of equals."""
+    where = [name for name in clock if name in df.columns]
     if not where or not keep.any():
         return keep
     places = df[where].groupby(where, dropna=False, sort=False).ngroup().to_numpy()

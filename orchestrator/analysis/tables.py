@@ -240,9 +240,14 @@ def is_config_column(name: str) -> bool:
     return section in CONFIG_SECTIONS and bool(dot and leaf)
 
 
-def is_time(name: str) -> bool:
-    """Whether a column of trials.parquet is a duration, which only compares on one kind of machine."""
-    return name in COLUMNS and COLUMNS[name].unit in ("s", "ms")
+_LATENCIES = frozenset({"latency_ms", "latency_iqr_ms", "latency_ratio", "latency_same_runtime_ratio"})
+
+
+def timed_by(name: str) -> tuple[str, ...]:
+    """The columns that say on what a measured time was taken; times only compare where these are equal."""
+    if name in COLUMNS and COLUMNS[name].unit == "s":
+        return ("machine", "threads", "device")
+    return ("latency_machine",) if name in _LATENCIES else ()
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

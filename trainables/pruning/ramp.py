@@ -31,22 +31,29 @@ class Ramp:
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """Surviving channels come in multiples of `step`, so that a machine's vectors are full; none becomes none."""
+    """Surviving channels come in multiples of `step`, so that a machine's vectors are full."""
 
     step: int = 1
     to: Literal["up", "nearest"] = "up"
 
-    def __call__(self, count: int) -> int:
-        """The multiple above `count`, or the nearest one (of two equally near the larger); at least one `step`."""
-        if self.to == "up":
-            return math.ceil(count / self.step) * self.step
-        return max(self.step, math.floor(count / self.step + 0.5) * self.step) if count else 0
+    def __call__(self, count: int, channels: int, least: int = 0) -> int:
+        """How many of `channels` stay where `count` were to: all if none goes, else a multiple of `step`.
+
+        The multiple above, or the nearest (of two equally near the larger) unless that is 0 or below `least`; never
+        more than there are. A `count` of 0 stays 0 only where `least` is 0.
+        """
+        if count >= channels:
+            return channels
+        wanted = max(count, least)
+        above = math.ceil(wanted / self.step) * self.step
+        nearest = math.floor(wanted / self.step + 0.5) * self.step
+        chosen = nearest if self.to == "nearest" and nearest >= max(1, least) else above
+        return min(channels, chosen)
 
 
 ANY_COUNT = Rounding()
 
 
-def kept_channels(channels: int, pfr: float, rounding: Rounding = ANY_COUNT) -> int:
-    """ceil((1 - pfr) * channels - 1e-9), rounded; at least 1, at most `channels`."""
-    kept = max(1, math.ceil((1 - pfr) * channels - 1e-9))
-    return min(channels, rounding(kept))
+def kept_channels(channels: int, pfr: float, rounding: Rounding = ANY_COUNT, least: int = 0) -> int:
+    """ceil((1 - pfr) * channels - 1e-9), rounded; at least 1 and `least`, at most `channels`."""
+    return rounding(max(1, math.ceil((1 - pfr) * channels - 1e-9)), channels, least)

@@ -34,7 +34,7 @@ class LayerBudget:
     def __call__(self, ranks: Sequence[Tensor], progress: float) -> list[Tensor]:
         """Which channels stay in each group; at least one does."""
         pfr = self.pfr * progress
-        return [_lowest(rank, max(kept_channels(len(rank), pfr, self.rounding), self.min_filters)) for rank in ranks]
+        return [_lowest(rank, kept_channels(len(rank), pfr, self.rounding, self.min_filters)) for rank in ranks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class GlobalBudget:
         every = torch.cat(list(ranks))
         stays = _lowest(every, math.ceil((1 - self.pfr * progress) * len(every) - 1e-9))
         kept = [int(part.sum()) for part in stays.split([len(rank) for rank in ranks])]
-        return _with_at_least(ranks, kept, self.rounding, self.min_filters)
+        return _lowest_of_each(ranks, kept, self.rounding, self.min_filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,11 @@ class RankLimit:
     def __call__(self, ranks: Sequence[Tensor], progress: float) -> list[Tensor]:
         """Which channels stay in each group."""
         kept = [len(rank) - math.floor(progress * int((rank > self.limit).sum()) + 1e-9) for rank in ranks]
-        return _with_at_least(ranks, kept, self.rounding, self.min_filters)
+        return _lowest_of_each(ranks, kept, self.rounding, self.min_filters)
 
 
-def _with_at_least(ranks: Sequence[Tensor], kept: Sequence[int], rounding: Rounding, least: int) -> list[Tensor]:
-    counts = (rounding(max(count, least)) for count in kept)
-    return [_lowest(rank, count) for rank, count in zip(ranks, counts, strict=True)]
+def _lowest_of_each(ranks: Sequence[Tensor], kept: Sequence[int], rounding: Rounding, least: int) -> list[Tensor]:
+    return [_lowest(rank, rounding(count, len(rank), least)) for rank, count in zip(ranks, kept, strict=True)]
 
 
 def _lowest(rank: Tensor, count: int) -> Tensor:
