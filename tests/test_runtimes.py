@@ -113,6 +113,22 @@ def test_openvino_gets_its_threads_and_stays_in_fp32(
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
 
 
+def test_openvino_compiles_each_batch_size_once_and_keeps_a_few(file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[int]] = []
+    compile_model = openvino.Core.compile_model
+
+    def spy(core: openvino.Core, graph: openvino.Model, *more: Any) -> openvino.CompiledModel:
+        made.append(list(graph.input(0).shape))  # raises where a dimension is open
+        return compile_model(core, graph, *more)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    run, x = openvino_runtime.load(file), images(5).numpy()
+    expected = run(x)
+    for size in (1, 2, 5, 3, 2, 1, 4, 5):
+        np.testing.assert_allclose(run(x[:size]), expected[:size], rtol=1e-5, atol=1e-6)
+    assert made == [[size, 3, 32, 32] for size in (1, 5, 2, 3, 4, 5)], "the one not used for longest makes room"
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_onnxruntime_gets_its_threads(file: bytes, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[onnxruntime.InferenceSession] = []
