@@ -22,7 +22,7 @@ from trainables.measure.request import BASELINE_RUNTIME
 Records = Mapping[str, StageRecord]
 Row = dict[str, Any]
 
-LATENCY_VERSION = 1
+LATENCY_VERSION = 2
 """Raised when the way of measuring changes, or what our own runtime does."""
 
 PACKAGES: Mapping[Runtime, tuple[str, ...]] = {
@@ -160,7 +160,8 @@ def latency_row(trial: Trial, records: Records, site: Site) -> Row:
     for _, record in taken:
         if record.failure == "export":
             return {"status": "failed", "failure": "export", "error": f"stage latency: {record.error}"}
-    first = [(one, record) for one, record in taken if one.batch == taken[0][0].batch]
+    batch = trial.config.latency.batch[0] if trial.config.latency else None
+    first = [(one, record) for one, record in taken if one.batch == batch]
     done = [(one, record) for one, record in first if record.status == "complete"]
     if not done:
         return {"latency_error": "; ".join(f"{one.runtime}: {_brief(record)}" for one, record in first) or None}

@@ -14,7 +14,10 @@ from trainables.runtimes.base import Images, Predictor
 Clock = Callable[[], int]
 
 TURN_NS = 5_000_000
-"""A turn lasts at least this long, so that most of its calls find the caches as steady work leaves them."""
+"""A turn counts calls for at least this long, so that a fast network has many in each.
+
+Before them comes a call that does not count: it finds the caches as another network left them.
+"""
 
 WARM_CALLS = 3
 WARM_LIMIT_NS = 2_000_000_000
@@ -31,19 +34,15 @@ class Timing:
     q3_ms: float
     calls: int
 
-    @property
-    def iqr_ms(self) -> float:
-        """Interquartile range."""
-        return self.q3_ms - self.q1_ms
-
 
 def time_interleaved(
     predictors: Mapping[str, Predictor], images: Images, repeats: int, clock: Clock = time.perf_counter_ns
 ) -> dict[str, Timing]:
     """Time networks turn by turn in one process, so that what disturbs the machine disturbs them alike.
 
-    Each network is warmed up first, until it gets no faster. Then come `repeats` turns of every network, each of as
-    many calls as fill `TURN_NS`; who begins changes from round to round, and the garbage collector rests.
+    Each network is warmed up first, until it gets no faster. Then come `repeats` turns of every network, each of one
+    call that does not count and as many counted ones as fill `TURN_NS`. Who begins changes from round to round, and
+    the garbage collector rests.
 
     Args:
         predictors: the networks by name.
@@ -62,6 +61,7 @@ def time_interleaved(
         for turn in range(repeats):
             first = turn % len(names)
             for name in (*names[first:], *names[:first]):
+                predictors[name](images)
                 calls[name] += _timed(predictors[name], images, lengths[name], clock)
     return {name: _timing(spent) for name, spent in calls.items()}
 
