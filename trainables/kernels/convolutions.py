@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.kernels import target
-from trainables.kernels.convolution import WEIGHT_PLANES
+from trainables.kernels.emitter import WEIGHT_PLANES
 from trainables.kernels.fields import Conv, Mode, Op
 from trainables.kernels.layout import (
     LANES,
     NEVER,
     Array,
+    Doubles,
+    Longs,
     Paths,
     Window,
     block_weights,
@@ -22,8 +24,6 @@ from trainables.kernels.layout import (
     starts_of,
     vectors_of,
 )
-from trainables.kernels.layout import Floats as Doubles
-from trainables.kernels.layout import Integers as Longs
 from trainables.kernels.maps import Bits, Cell, Floats, Padded, Plane, Row
 from trainables.kernels.target import Kind
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from trainables.kernels.target import Tile
 
 Array = NDArray[np.generic]
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+Longs = NDArray[np.int64]
 
 LANES = 8
 # beyond every count; far from the ends of int64, so that sums with it do not overflow
@@ -59,7 +59,7 @@ class Window:
         """Columns of the output."""
         return (self.width + 2 * self.padding - self.size) // self.stride + 1
 
-    def origins(self) -> tuple[Integers, Integers]:
+    def origins(self) -> tuple[Longs, Longs]:
         """Row and column of the first pixel of each output's window, in the input without border: both (pixels,)."""
         y, x = np.divmod(np.arange(self.out_height * self.out_width), self.out_width)
         return y * self.stride - self.padding, x * self.stride - self.padding
@@ -83,7 +83,7 @@ class Paths:
 
     pixels: NDArray[np.int32]
     ranges: NDArray[np.int32]
-    offsets: Integers
+    offsets: Longs
     inside: NDArray[np.bool_]
     visited: NDArray[np.bool_]
 
@@ -134,14 +134,14 @@ def paths(window: Window, tile_pixels: int, unit: int, word: int, vectors: int, 
     )
 
 
-def _visited_rows(window: Window, top: Integers) -> tuple[Integers, Integers]:
+def _visited_rows(window: Window, top: Longs) -> tuple[Longs, Longs]:
     """First and last + 1 row of the window with a pixel inside the image, of each tile; `top` is (tiles, pixels)."""
     first = np.clip(-top, 0, window.size).min(axis=1)
     last = np.clip(window.height - top, 0, window.size).max(axis=1)
     return first, np.maximum(first, last)
 
 
-def _borders(window: Window, spans: Integers) -> Integers:
+def _borders(window: Window, spans: Longs) -> Longs:
     """(first, last, top, left) -> first and last of visited rows, of rows inside, of columns inside; (pixels, 6)."""
     first, last, top, left = spans.T
     inside = [np.clip(edge, 0, window.size) for edge in (-top, window.height - top, -left, window.width - left)]
@@ -184,7 +184,7 @@ def block_weights(planes: list[Array], tile: Tile) -> Array:
     return np.ascontiguousarray(chosen.transpose(1, 4, 2, 0, 3))
 
 
-def first_at_least(z: Callable[[Floats], Floats], bound: float, limit: int, filters: int) -> Integers:
+def first_at_least(z: Callable[[Doubles], Doubles], bound: float, limit: int, filters: int) -> Longs:
     """The smallest integer d in [-limit, limit] with z(d) >= bound for each filter; NEVER where there is none.
 
     `z` maps integers of shape (filters,) to values, and must not fall with d. Where all are, d is -NEVER.

@@ -12,8 +12,8 @@ import numba
 from numba import types
 from numba.core import config
 
-from trainables.kernels.convolution import convolution
 from trainables.kernels.elementwise import run_affine, run_mean
+from trainables.kernels.emitter import convolution
 from trainables.kernels.fields import COLUMNS, Op, Pass
 from trainables.kernels.memory import column
 from trainables.kernels.passes import image, linear, pool_bits, pool_float, unpack, window_sum

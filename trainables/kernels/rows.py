@@ -5,8 +5,7 @@ from numpy.typing import NDArray
 
 from trainables.kernels.convolutions import Next, bounds
 from trainables.kernels.fields import Op, Pass
-from trainables.kernels.layout import LANES, vectors_of
-from trainables.kernels.layout import Floats as Doubles
+from trainables.kernels.layout import LANES, Doubles, vectors_of
 from trainables.kernels.maps import Bits, Buffer, Cell, Floats, Padded, Plane, Row
 
 

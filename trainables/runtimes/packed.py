@@ -5,13 +5,14 @@ activation quantizer are folded into the convolution before them: into integer t
 sums, else into one fp32 scale and shift beside the residual.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
 
 from trainables.kernels.fields import Op, Pass
-from trainables.kernels.maps import Prepared, place, prepare
+from trainables.kernels.maps import Prepared, Row, place, prepare
 from trainables.kernels.program import program
 from trainables.models.compact import Compact
 from trainables.runtimes.base import Images, Logits
@@ -27,22 +28,16 @@ class PackedPredictor:
     Memory is prepared on the first call with a batch size and used again. Calls must not overlap in time.
     """
 
-    def __init__(self, network: Compact, image_shape: tuple[int, int, int], threads: int = 1) -> None:
-        """Compile `network` for images of shape (C, H, W); more than one thread share the images of a batch.
-
-        Raises:
-            InfeasibleError: it has an operation, or activations, that the kernels do not know.
-
-        """
-        rows, self.classes = compile_rows(network, image_shape)
-        self.rows = place(rows)
+    def __init__(self, rows: Sequence[Row], image_shape: tuple[int, int, int], classes: int, threads: int) -> None:
+        """Run placed `rows` on images of shape (C, H, W); more than one thread share the images of a batch."""
+        self.rows = rows
         self.image_shape = image_shape
+        self.classes = classes
         self.threads = threads
         self.first = next(i for i, row in enumerate(rows) if row.op is Op.IMAGE)
         self.last = next(i for i, row in enumerate(rows) if row.op is Op.LINEAR)
         self.prepared: list[dict[int, Prepared]] = [{} for _ in range(threads)]
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        program()
 
     def __call__(self, images: Images) -> Logits:
         """Logits (N, classes).
@@ -80,10 +75,12 @@ class PackedPredictor:
 
 
 def load(network: Compact, image_shape: tuple[int, int, int], threads: int = 1) -> PackedPredictor:
-    """`network` in the packed runtime, for images of shape (C, H, W).
+    """`network` compiled for images of shape (C, H, W); more than one thread share the images of a batch.
 
     Raises:
         InfeasibleError: it has an operation, or activations, that the kernels do not know.
 
     """
-    return PackedPredictor(network, image_shape, threads)
+    rows, classes = compile_rows(network, image_shape)
+    program()  # compiled or read now, not in the first call
+    return PackedPredictor(place(rows), image_shape, classes, threads)

@@ -18,7 +18,7 @@ from trainables.kernels.convolutions import (
     float_convolution,
     window_sums,
 )
-from trainables.kernels.layout import vectors_of
+from trainables.kernels.layout import Doubles, vectors_of
 from trainables.kernels.maps import Bits, Buffer, Floats, Padded, Row
 from trainables.models.compact import Compact
 from trainables.runtimes.packed_layers import (
@@ -34,7 +34,7 @@ from trainables.runtimes.packed_layers import (
     pool_window,
     pooled_size,
 )
-from trainables.runtimes.packed_weights import Doubles, FewValues, few_values
+from trainables.runtimes.packed_weights import FewValues, few_values
 
 _ADD = (operator.add, operator.iadd, torch.add)
 _WANTED = "the packed runtime wants compress.activations: sign or ternary, with model.block: bn_first or vgg_small"

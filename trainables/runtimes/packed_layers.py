@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from trainables.errors import InfeasibleError
 from trainables.kernels.convolutions import Geometry
+from trainables.kernels.layout import Doubles
 from trainables.models.graph import graph, layer_of
 from trainables.quantize import SignActivation, TernaryActivation
-from trainables.runtimes.packed_weights import Doubles
 
 Quantizer = SignActivation | TernaryActivation
 _RELU = (torch.relu, F.relu)

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.errors import InfeasibleError
-
-Doubles = NDArray[np.float64]
+from trainables.kernels.layout import Doubles
 
 
 @dataclass(frozen=True, slots=True)
