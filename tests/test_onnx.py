@@ -19,7 +19,7 @@ from trainables.data.load import Dataset, load, normalise
 from trainables.errors import ExportError, InfeasibleError
 from trainables.export.folding import fold_batch_norms
 from trainables.export.onnx import to_onnx
-from trainables.export.qdq import EXACT_LEVEL, has_two_free_values, integer_filters, to_int8
+from trainables.export.qdq import EXACT_LEVEL, Step, has_two_free_values, integer_filters, to_int8
 from trainables.models.build import build, initialise
 from trainables.models.compact import Compact
 from trainables.quantize import (
@@ -353,3 +353,16 @@ def test_what_cannot_be_written_is_said(capfd: pytest.CaptureFixture[str]) -> No
     with pytest.raises(ExportError, match="torch cannot write Unwritable as ONNX: "):
         to_onnx(Compact(Unwritable()), torch.zeros(1, 1, 8, 8), None)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step"),
+    [
+        (-3, 1, Step(3 / 127, signed=True)),
+        (-1, 3, Step(3 / 127, signed=True)),
+        (-2, 2, Step(2 / 127, signed=True)),
+        (0, 2, Step(2 / 255, signed=False)),
+    ],
+)
+def test_a_step_covers_the_farther_end_of_the_range(low: float, high: float, step: Step) -> None:
+    assert Step.of(low, high) == step
