@@ -167,7 +167,7 @@ _MEASURED = (
 
 _STAGES = (
     Column("key", "", None, True, "string", "key of the stage"),
-    Column("stage", "", None, True, "string", "`select`, `train`, `compress`, `evaluate` or `latency`"),
+    Column("stage", "", None, True, "string", "`select`, `train`, `compress` or `evaluate`"),
     Column("parent", "", None, True, "string", "key of the parent stage; null at the root"),
     Column("seed", "", None, True, "int64", "seed of the stage"),
     Column("status", "", None, True, "string", "as in trials.parquet"),
