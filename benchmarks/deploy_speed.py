@@ -1,6 +1,6 @@
-"""What exported networks gain on this CPU: one table, batch 1, one thread, medians of turns taken in one process.
+"""What exported networks gain on this CPU: one table, batch 1, one thread, medians of calls in one process.
 
-    uv run python benchmarks/deploy_speed.py [--rounds 200]
+    uv run python benchmarks/deploy_speed.py [--rounds 200] [--cpu]
 
 Weights, BN statistics and images are random: the table is about speed, and no network in it has learnt anything. The
 layer is a 3x3 convolution of binary weights and inputs, end to end: fp32 maps in, packing, sums, scale and bias, fp32
@@ -9,8 +9,9 @@ blocks; int8 means the ONNX export of this project. PFR 0.4 of 64 ... 512 filter
 320 rounded up, 32, 80, 160, 304 to the nearest. The times of compilation are of fresh processes and hold the import of
 the compiler's parts, not of numba.
 
-On a machine that does other work, long runs are interrupted more often than short ones, and the ratios of wall times
-flatter the packed runtime. `CPU` is the ratio of the medians of CPU times, of all threads, which suffers less.
+Networks and layers take turns as in the latency pass of a sweep. On a machine that does other work, long runs are
+interrupted more often than short ones, and the ratios of wall times flatter the packed runtime; `--cpu` compares CPU
+times, of all threads, which suffer less.
 """
 
 import argparse
@@ -20,10 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -36,20 +36,19 @@ from trainables.kernels.convolutions import Geometry, Next, ToFloats, bit_convol
 from trainables.kernels.layout import vectors_of
 from trainables.kernels.maps import Bits, Floats, place, prepare
 from trainables.kernels.target import level
+from trainables.measure.latency import time_interleaved
 from trainables.models.build import initialise
 from trainables.models.compact import Compact
 from trainables.models.resnet import BLOCKS, ResNet, final_norm
 from trainables.pruning.ramp import Rounding, kept_channels
 from trainables.quantize import Activation, binarize, install_activations, ternarize
 from trainables.runtimes import onnxruntime, openvino, packed
-from trainables.runtimes.base import Images, Predictor
+from trainables.runtimes.base import Images, Logits, Predictor
 
-Case = Callable[[], object]
 SHAPE = (3, 32, 32)
 DENSE = (64, 128, 256, 512)
 UP, NEAREST = (tuple(kept_channels(width, 0.4, Rounding(16, to)) for width in DENSE) for to in ("up", "nearest"))
 LAYERS = ((128, 16), (256, 8), (512, 4))
-WARM_UP = 10
 COMPILE = """
 import numba, time
 start = time.perf_counter(), time.process_time()
@@ -68,14 +67,6 @@ class Line:
     theirs: str
     goal: float
     stretch: float
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Times:
-    """Milliseconds of a case."""
-
-    wall: float
-    cpu: float
 
 
 def resnet(block: str, widths: Sequence[int], depth: int) -> nn.Module:
@@ -138,8 +129,8 @@ def networks(calibration: Tensor) -> dict[str, Predictor]:
     }
 
 
-def packed_layer(channels: int, size: int, source: torch.Generator) -> Case:
-    """A binary layer end to end."""
+def packed_layer(channels: int, size: int, source: torch.Generator) -> Predictor:
+    """A binary layer end to end; it reads maps of its own, not what it is called with."""
     ones = np.ones(channels)
     signs = torch.randint(2, (channels, channels, 3, 3), generator=source).mul(2).sub(1).numpy().astype(np.int8)
     given, bits = Floats.new(channels, size, size), Bits.new(channels, size, size, 1, 1)
@@ -154,29 +145,29 @@ def packed_layer(channels: int, size: int, source: torch.Generator) -> Case:
     shape = (size, size, 8 * vectors_of(channels))
     memory.view(given.buffer, shape)[...] = torch.randn(shape, generator=source).numpy()
 
-    def run() -> None:
+    def run(images: Images) -> Logits:
         memory.run()
+        return images
 
-    # the table holds addresses of the arrays in `table`, which must live as long
-    run.__dict__["constants"] = table
     return run
 
 
-def torch_layer(channels: int, size: int, source: torch.Generator, memory_format: torch.memory_format) -> Case:
+def torch_layer(channels: int, size: int, source: torch.Generator, memory_format: torch.memory_format) -> Predictor:
     """The same layer in fp32 torch."""
     x = torch.randn((1, channels, size, size), generator=source).to(memory_format=memory_format)
     w = torch.randn((channels, channels, 3, 3), generator=source).to(memory_format=memory_format)
 
-    def run() -> Tensor:
-        return F.conv2d(x, w, padding=1)
+    def run(images: Images) -> Logits:
+        F.conv2d(x, w, padding=1)
+        return images
 
     return run
 
 
-def layers() -> dict[str, Case]:
+def layers() -> dict[str, Predictor]:
     """The layers of the table."""
     source = torch.Generator().manual_seed(0)
-    cases: dict[str, Case] = {}
+    cases: dict[str, Predictor] = {}
     for channels, size in LAYERS:
         name = f"3x3 {channels}@{size}"
         cases[f"{name} packed"] = packed_layer(channels, size, source)
@@ -198,22 +189,6 @@ def lines() -> list[Line]:
     ]
 
 
-def measured(cases: dict[str, Case], rounds: int) -> dict[str, Times]:
-    """Times of each case; in each round every case has one turn after one that is not counted."""
-    walls: dict[str, list[float]] = {name: [] for name in cases}
-    cpus: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(WARM_UP + rounds):
-        for name, case in cases.items():
-            case()  # a neighbour has just emptied the caches, which a stream of images would not
-            cpu, wall = time.process_time(), time.perf_counter()
-            case()
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            if turn >= WARM_UP:
-                walls[name].append(1e3 * wall)
-                cpus[name].append(1e3 * cpu)
-    return {name: Times(median(walls[name]), median(cpus[name])) for name in cases}
-
-
 def compilation() -> tuple[list[float], list[float]]:
     """Seconds and CPU seconds until all kernels are ready: with an empty cache folder, and with a full one."""
     with tempfile.TemporaryDirectory() as folder:
@@ -233,39 +208,35 @@ def compilation() -> tuple[list[float], list[float]]:
     return first, min(others)
 
 
-def on(predictor: Predictor, images: Images) -> Case:
-    """A call of a network."""
-    return lambda: predictor(images)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
-    rounds: int = parser.parse_args().rounds
+    parser.add_argument("--cpu", action="store_true", help="CPU times instead of wall times, for a busy machine")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     first, cached = compilation()
     calibration = torch.randn((16, *SHAPE), generator=torch.Generator().manual_seed(0))
     images = calibration[:1].numpy()
     with torch.inference_mode():
-        cases = {name: on(network, images) for name, network in networks(calibration).items()} | layers()
-        times = measured(cases, rounds)
+        clock = time.process_time_ns if options.cpu else time.perf_counter_ns
+        timings = time_interleaved(networks(calibration) | layers(), images, options.rounds, clock)
+    times = {name: timing.median_ms for name, timing in timings.items()}
     for channels, size in LAYERS:
         name = f"3x3 {channels}@{size} torch"
         times[f"{name} fp32"] = min(times[f"{name} NCHW"], times[f"{name} NHWC"])
-    print(
-        f"batch 1, one thread, medians of {rounds}; kernels: {level()}; torch {torch.__version__}, {platform.machine()}"
-    )
-    print(f"{'':40} {'ours ms':>9} {'theirs ms':>9} {'ratio':>7} {'CPU':>6} {'goal':>6} {'stretch':>8}")
+    kind = "CPU times" if options.cpu else "wall times"
+    print(f"batch 1, one thread, medians of {kind} in {options.rounds} turns of each")
+    print(f"kernels: {level()}; torch {torch.__version__}, {platform.machine()}")
+    print(f"{'':40} {'ours ms':>9} {'theirs ms':>9} {'ratio':>7} {'goal':>6} {'stretch':>8}")
     for line in lines():
         ours, theirs = times[line.ours], times[line.theirs]
-        ratios = f"{theirs.wall / ours.wall:7.1f} {theirs.cpu / ours.cpu:6.1f}"
-        print(f"{line.what:40} {ours.wall:9.3f} {theirs.wall:9.3f} {ratios} {line.goal:6g} {line.stretch:8g}")
+        print(f"{line.what:40} {ours:9.3f} {theirs:9.3f} {theirs / ours:7.1f} {line.goal:6g} {line.stretch:8g}")
     print(f"compilation of all kernels, first use: {first[0]:.2f} s ({first[1]:.2f} s of CPU); goal 8, stretch 4")
     print(f"the same from the cache folder: {cached[0]:.2f} s ({cached[1]:.2f} s of CPU); goal 1, stretch 0.3")
     busy = os.getloadavg()[0]
     if busy > 1.5:
-        print(f"the machine was busy (load {busy:.1f} on {os.cpu_count()} CPUs): believe the column `CPU`")
+        print(f"the machine was busy (load {busy:.1f} on {os.cpu_count()} CPUs): wall times flatter us, take --cpu")
 
 
 if __name__ == "__main__":

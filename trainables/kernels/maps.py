@@ -110,10 +110,11 @@ class Row:
 
 @dataclass(slots=True)
 class Prepared:
-    """The table for one batch size and all memory that it points to."""
+    """The table for one batch size and all memory that it points to: buffers, and the arrays in the cells of `rows`."""
 
     table: NDArray[np.int64]
     memory: Mapping[Buffer, Array]
+    rows: Sequence[Row]
 
     def view(self, buffer: Buffer, shape: tuple[int, ...]) -> Array:
         """The fp32 numbers of a buffer."""
@@ -143,17 +144,14 @@ def _placed(cell: Cell) -> Cell:
 
 
 def prepare(rows: Sequence[Row], images: int, keep: tuple[Buffer, ...] = ()) -> Prepared:
-    """The table of placed rows for a batch; buffers in `keep` share their memory with no other.
-
-    The rows must outlive it: it holds the addresses of their arrays.
-    """
+    """The table of placed rows for a batch; buffers in `keep` share their memory with no other."""
     memory = _allocate(rows, images, keep)
     table = aligned(np.zeros((len(rows), COLUMNS), np.int64))
     for number, row in enumerate(rows):
         table[number, Pass.KIND], table[number, Pass.IMAGES] = row.op, images
         for column, cell in row.cells.items():
             table[number, column] = _number(cell, images, memory)
-    return Prepared(table, memory)
+    return Prepared(table, memory, rows)
 
 
 def _number(cell: Cell, images: int, memory: Mapping[Buffer, Array]) -> int:
