@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from trainables.models.compact import Compact
     from trainables.runtimes.deployed import Choice, Engine, Prediction
 
-CHECKED_IMAGES = 1000
-"""Test images on which an export must predict what the trial's network does."""
-
 CHECKED_IN: Mapping[Format, tuple["Engine", ...]] = {
     "packed": ("packed", "torch"),
     "onnx": ("onnxruntime", "openvino"),
@@ -130,8 +127,8 @@ def _packed(source: _Source) -> bytes:
 
 
 def _onnx(source: _Source) -> bytes:
+    from trainables.data.samples import calibration_images
     from trainables.runtimes.registry import onnx_graph
-    from trainables.stages.latency import calibration_images
 
     return onnx_graph(source.network, calibration_images(source.data, source.seed))
 
@@ -150,6 +147,7 @@ _MAKERS: Mapping[Format, Callable[[_Source], bytes]] = {"packed": _packed, "onnx
 
 def _facts(source: _Source, form: Format, model: bytes) -> Facts:
     from trainables.data.classes import CLASS_NAMES
+    from trainables.runtimes.registry import has_int8_graph
 
     row, header = source.row, source.header
     columns = [str(name) for name in row if is_config_column(str(name))]
@@ -161,7 +159,7 @@ def _facts(source: _Source, form: Format, model: bytes) -> Facts:
         input=Input(channels=header.channels, image_size=header.image_size, mean=header.mean, std=header.std),
         classes=header.classes,
         class_names=CLASS_NAMES.get(str(row["data.name"])),
-        int8=form == "onnx" and bool(source.network.bits),
+        int8=form == "onnx" and has_int8_graph(source.network),
         study=row["study"],
         trial_id=row["trial_id"],
         artifact_sha256=_sha256(source.artifact),
@@ -181,11 +179,10 @@ class _Comparison:
 
     def __call__(self, folder: Path) -> tuple[Check, ...]:
         """What came of it in each runtime that can be had here."""
-        from trainables.data.load import Split
+        from trainables.data.samples import checked_images
         from trainables.training.loop import predict
 
-        test = self.source.data.test
-        sample = Split(test.images[:CHECKED_IMAGES], test.labels[:CHECKED_IMAGES])
+        sample = checked_images(self.source.data)
         expected = predict(self.source.network.model, sample, self.source.data).numpy()
         checks: list[Check] = []
         for engine in CHECKED_IN[self.request.format]:
@@ -197,14 +194,16 @@ class _Comparison:
         return tuple(checks)
 
     def _check(self, folder: Path, engine: "Engine", sample: Any, expected: Any) -> Check:
-        from trainables.runtimes.agreement import INT8_AGREEMENT, check_agreement
+        from trainables.runtimes.agreement import check_agreement, rule_for
         from trainables.runtimes.deployed import open_model
+        from trainables.runtimes.registry import rounds_to_int8
 
         model = open_model(folder, engine, allow_code=self.request.code_folder is not None)
         found = model.logits(sample.images.numpy())
-        rounds = self.request.format == "onnx" and bool(self.source.network.bits)
+        network = self.source.network
+        rule = rule_for(network, rounded=self.request.format == "onnx" and rounds_to_int8(network))
         try:
-            measured = check_agreement(expected, found, INT8_AGREEMENT if rounds else None)
+            measured = check_agreement(expected, found, rule)
         except ExportError as error:
             msg = f"{MODEL_FILES[self.request.format]} in {engine}: {error}; nothing was written"
             raise ExportError(msg) from error

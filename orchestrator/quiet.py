@@ -18,6 +18,7 @@ from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, StageRecord
 from orchestrator.observations import Observation, Site, missing
 from orchestrator.plan import Plan
+from trainables.data.samples import CHECKED_IMAGES
 from trainables.measure.request import Answer, Request
 from trainables.runtimes.extra import PARTS
 
@@ -29,7 +30,7 @@ GIVE_UP_AFTER = 3
 
 # Rough figures of a process that starts and of an observation, until some have been timed.
 START_S, OVERHEAD_S, TURN_S = 8.0, 1.5, 0.005
-NETWORKS, CHECKED_IMAGES = 3, 1000
+NETWORKS = 3
 
 
 class Timer(Protocol):

@@ -1,7 +1,9 @@
 """Stage `evaluate`: what it says of a network is what the network read back from the packed file does and takes."""
 
 import importlib
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,6 @@ import torch
 from torch import nn
 
 from trainables.config import (
-    BinaryConfig,
     CostConfig,
     DataConfig,
     ModelConfig,
@@ -21,10 +22,12 @@ from trainables.config import (
 )
 from trainables.data.load import Dataset, load, normalise
 from trainables.errors import PackedFileError
+from trainables.export.compact import save
 from trainables.export.packed import unpack
 from trainables.keys import PathFinder
 from trainables.measure.cost import layer_macs, layer_weights
 from trainables.models.compact import Compact
+from trainables.quantize import install_activations, replace_module
 from trainables.stages import run_stage
 from trainables.stages.base import restore
 
@@ -114,25 +117,76 @@ def test_a_dense_network_has_no_hidden_layers_of_few_bits(data: Dataset, parent:
     assert metrics["payload_compression"] == 1
 
 
-@pytest.mark.parametrize("activations", ["float", "sign"])
+def with_relu(network: Compact) -> None:
+    for name in network.activations:
+        replace_module(network.model, name, nn.ReLU())
+
+
+def with_another_filter(network: Compact) -> None:
+    shortcut = network.model.get_submodule("stages.1.0.downsample.conv").get_parameter("weight")
+    shortcut.data[0] *= -1
+
+
+def without_a_shift(network: Compact) -> None:
+    network.model.get_submodule("stages.1.0.bn2").get_parameter("bias").data.zero_()
+
+
+def with_other_scales(network: Compact) -> None:
+    network.model.get_submodule("stages.1.0.bn2").get_parameter("weight").data *= 1.02
+
+
+def with_another_bias(network: Compact) -> None:
+    network.model.get_submodule("classifier").get_parameter("bias").data[3] += 0.1
+
+
+def with_another_threshold(network: Compact) -> Compact:
+    activations = {name: replace(one, value=0.52) for name, one in network.activations.items()}
+    install_activations(network.model, activations)
+    return replace(network, activations=activations)
+
+
+FAULTS: dict[str, tuple[Callable[[Compact], Compact | None], str]] = {
+    "ReLU": (with_relu, "activation computes something else .* at stages.0.0.act1"),
+    "a shortcut's filter": (with_another_filter, "other signs .* at stages.1.0.downsample"),
+    "a shift": (without_a_shift, "logits differ"),
+    "scales": (with_other_scales, "logits differ"),
+    "a bias": (with_another_bias, "logits differ"),
+    "thresholds": (with_another_threshold, "activations differ .* at stages.0.0.act1, "),
+}
+
+
+@pytest.fixture(scope="module")
+def compressed(data: Dataset, parent: bytes) -> dict[str, bytes]:
+    paths = {name: PathFinder().path(config_of(name), 0)[1] for name in ("binary", "sign", "ternary both")}
+    return {name: run_stage(stage, data, parent).artifact for name, stage in paths.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        *product(("binary", "sign", "ternary both"), ("a shortcut's filter", "a shift", "scales", "a bias")),
+        *product(("sign", "ternary both"), ("ReLU",)),
+        ("ternary both", "thresholds"),
+    ],
+)
 def test_a_file_that_computes_something_else_is_refused(
-    activations: str, data: Dataset, parent: bytes, monkeypatch: pytest.MonkeyPatch
+    name: str, fault: str, data: Dataset, compressed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_of("binary")
-    config = config.model_copy(update={"compress": BinaryConfig(epochs=1, activations=activations)})  # pyright: ignore[reportArgumentType]
-    _, compress, evaluate = PathFinder().path(resolve(config, "fp32"), 0)
-    compressed = run_stage(compress, data, parent).artifact
+    damage, told = FAULTS[fault]
 
     def damaged(packed: bytes, allow_code: bool = False) -> tuple[Compact, Any]:
         network, header = unpack(packed, allow_code)
-        last = network.model.get_submodule("classifier")
-        assert isinstance(last, nn.Linear)
-        last.bias.data[3] += 4
-        return network, header
+        return damage(network) or network, header
 
-    run_stage(evaluate, data, compressed)
     # the package gives its function under the module's name
     monkeypatch.setattr(importlib.import_module("trainables.stages.evaluate"), "unpack", damaged)
-    told = "for half of the images" if activations == "sign" else "for an image"
     with pytest.raises(PackedFileError, match=told):
-        run_stage(evaluate, data, compressed)
+        run_stage(PathFinder().path(config_of(name), 0)[2], data, compressed[name])
+
+
+def test_filters_of_zeros_may_have_any_sign(data: Dataset, compressed: dict[str, bytes]) -> None:
+    config = config_of("sign")
+    network = restore(config, data, compressed["sign"])
+    network.model.get_submodule("stages.0.0.conv1").get_parameter("weight").data[0] = 0
+    stage = PathFinder().path(config, 0)[2]
+    assert run_stage(stage, data, save(network)).metrics["accuracy"] is not None

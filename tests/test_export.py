@@ -279,7 +279,7 @@ def test_the_same_export_again_is_welcome_and_another_is_not(
 def test_an_export_that_differs_fails_loudly_and_leaves_nothing(
     trial: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from orchestrator import deploy
+    from trainables.data.samples import CHECKED_IMAGES
     from trainables.runtimes import deployed
 
     truth = deployed.Deployed.logits
@@ -288,7 +288,7 @@ def test_an_export_that_differs_fails_loudly_and_leaves_nothing(
     assert "model.packed in torch: the export predicts another class for" in told
     assert "differ by up to" in told
     assert list(tmp_path.iterdir()) == []
-    assert deploy.CHECKED_IMAGES >= 360
+    assert CHECKED_IMAGES >= 360
 
 
 def test_what_cannot_be_exported_is_told(

@@ -1,6 +1,7 @@
 """The ONNX file computes what the network computes: in fp32 to rounding, in int8 with exact weights."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from trainables.quantize import (
     two_valued,
 )
 from trainables.runtimes import onnxruntime, openvino
-from trainables.runtimes.agreement import INT8_AGREEMENT, check_agreement
+from trainables.runtimes.agreement import EXACT, ROUNDED, check_agreement
 from trainables.runtimes.base import Logits
 from trainables.training.loop import Settings, fit, predict
 from trainables.training.randomness import generator
@@ -277,7 +278,7 @@ def test_int8_predicts_what_the_network_predicts(
     expected = predict(ternary.model, data.test, data).numpy()
     x = normalise(data.test.images, data).numpy()
     run = RUNTIMES[runtime](ternary_file)
-    measured = check_agreement(expected, run(x), least=INT8_AGREEMENT)
+    measured = check_agreement(expected, run(x), ROUNDED)
     assert 0 < measured.max_difference < 0.1 * float(np.abs(expected).max())
     np.testing.assert_allclose(run(x[:1]), run(x[:3])[:1], rtol=1e-5, atol=1e-5)
 
@@ -292,7 +293,8 @@ def test_trained_int8_activations_keep_their_steps(block: str, data: Dataset, ca
     steps = {float(value) for name, value in constants(rounded).items() if name.endswith("step") and value.ndim == 0}
     assert {float(np.float32(one.value)) for one in network.activations.values()} <= steps
     for opened in RUNTIMES.values():
-        measured = check_agreement(expected, opened(rounded)(x), least=0.99)
+        measured = check_agreement(expected, opened(rounded)(x), ROUNDED)
+        assert measured.agreement >= 0.99
         assert measured.max_difference < 0.1 * float(np.abs(expected).max())
 
 
@@ -332,9 +334,20 @@ def test_a_broken_export_is_refused_with_the_size_of_the_difference(
     expected = predict(ternary.model, data.test, data).numpy()
     found = onnxruntime.load(model.SerializeToString())(normalise(data.test.images, data).numpy())
     difference = float(np.abs(found.astype(np.float64) - expected).max())
-    for least in (None, INT8_AGREEMENT):
-        with pytest.raises(ExportError, match=f"another class for .* of 360 images.* up to {difference:.3g} "):
-            check_agreement(expected, found, least)
+    for rule in (EXACT, ROUNDED):
+        with pytest.raises(ExportError, match=f"another class for .* of 360 images.* up to {difference:.3g}, "):
+            check_agreement(expected, found, rule)
+
+
+def test_steps_that_are_too_coarse_are_refused(ternary: Compact, ternary_file: bytes, data: Dataset) -> None:
+    model = onnx.load_model_from_string(ternary_file)
+    expected = predict(ternary.model, data.test, data).numpy()
+    for one in model.graph.initializer:
+        if one.name.endswith("step") and not one.dims:
+            one.CopyFrom(numpy_helper.from_array(8 * numpy_helper.to_array(one), one.name))
+    found = onnxruntime.load(model.SerializeToString())(normalise(data.test.images, data).numpy())
+    with pytest.raises(ExportError, match="in the median image by"):
+        check_agreement(expected, found, replace(ROUNDED, other=1.0))
 
 
 class Undecided(nn.Module):

@@ -48,8 +48,7 @@ def to_onnx(network: Compact, example: Tensor, calibration: Tensor | None) -> by
     written = _without_remarks(_exported(model, example.shape[1:]))
     if calibration is not None:
         images = np.ascontiguousarray(calibration.detach().cpu().numpy(), dtype=np.float32)
-        few_bits = any(activation.bits <= 2 for activation in network.activations.values())
-        written = to_int8(written, images, exact=few_bits)
+        written = to_int8(written, images, exact=network.has_few_bit_activations)
     return written.SerializeToString(deterministic=True)
 
 

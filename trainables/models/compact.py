@@ -7,6 +7,9 @@ from torch import nn
 
 from trainables.quantize import Activation
 
+FEW_BITS = 2
+"""Bits of an activation under which a value is a sign or one of -1, 0 and +1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Compact:
@@ -28,3 +31,8 @@ class Compact:
     kept: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     activations: Mapping[str, Activation] = field(default_factory=dict)
     input_bits: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def has_few_bit_activations(self) -> bool:
+        """Whether any activation has one or two bits."""
+        return any(activation.bits <= FEW_BITS for activation in self.activations.values())

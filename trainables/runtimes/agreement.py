@@ -5,13 +5,56 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainables.errors import ExportError
+from trainables.models.compact import Compact
 from trainables.runtimes.base import Logits
 
 ROUNDING = 1e-3
 """Largest difference of logits, as a share of the largest logit, that another order of fp32 sums may make."""
 
-INT8_AGREEMENT = 0.98
-"""Share of images whose class must stay where activations are rounded to 8 bits by the export."""
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a correct export may change.
+
+    Attributes:
+        near: share of the images whose logits must be near.
+        difference: of logits that are near, as a share of the largest logit.
+        other: share of the images that may get another class, ties within `ROUNDING` not counted.
+
+    """
+
+    near: float
+    difference: float
+    other: float
+
+
+EXACT = Rule(near=1.0, difference=ROUNDING, other=0.0)
+"""The same arithmetic in fp32; a class can change in a tie alone."""
+
+STEPPED = Rule(near=0.75, difference=ROUNDING, other=0.05)
+"""The same arithmetic, with activations of one or two bits.
+
+A value within rounding of a threshold may fall on the other side, and what follows differs by bits; the more values an
+image has, the more images there are with such a one. torch, NCHW beside channels_last, random weights, images of 32 x
+32 pixels: 1 % of the images and no class in ResNet-20, 14 % and 2.7 % in ResNet-18 (ternary activations); half of the
+images differ by less than 3e-7.
+"""
+
+ROUNDED = Rule(near=0.5, difference=0.05, other=0.02)
+"""Activations rounded to 8 bits, by the export or by training: in most images some value falls on another step.
+
+ResNet-8 and ResNet-20 trained on digits measured medians of 0.004 to 0.007 in both runtimes; with the steps of
+activations 8 times too coarse 0.11 to 0.31.
+"""
+
+
+def rule_for(network: Compact, *, rounded: bool) -> Rule:
+    """How far an export of `network` must agree with it; `rounded`: it rounds activations to 8 bits."""
+    if rounded:
+        return ROUNDED
+    if not network.activations:
+        return EXACT
+    return STEPPED if network.has_few_bit_activations else ROUNDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +65,13 @@ class Agreement:
     max_difference: float
 
 
-def check_agreement(
-    expected: Logits, found: Logits, least: float | None = None, rounding: float = ROUNDING
-) -> Agreement:
+def check_agreement(expected: Logits, found: Logits, rule: Rule) -> Agreement:
     """How far two predictions for the same images agree; shapes (N, classes), N >= 1.
 
     Args:
         expected: of the network itself.
         found: of its export.
-        least: share of images whose class must be equal (`INT8_AGREEMENT` for int8 exports); None: the export is
-            exact, so that no logit may differ by more than rounding and only ties within it may change the class.
-        rounding: as a share of the largest expected logit.
+        rule: how far they must agree.
 
     Raises:
         ExportError: they differ by more, or a found logit is no number.
@@ -43,22 +82,25 @@ def check_agreement(
         raise ExportError(msg)
     difference = np.abs(found.astype(np.float64) - expected).max(axis=1)
     other = expected.argmax(1) != found.argmax(1)
+    largest = float(np.abs(expected).max())
+    near = difference <= rule.difference * max(1.0, largest)
+    decided = other & (_margin(expected) > 2 * ROUNDING * max(1.0, largest))
+    agrees = np.isfinite(difference).all() and near.mean() >= rule.near and decided.mean() <= rule.other
     measured = Agreement(1 - float(other.mean()), float(difference.max()))
-    tolerance = rounding * max(1.0, float(np.abs(expected).max()))
-    if least is None:
-        fails = bool((~(difference <= tolerance) | (other & (_margin(expected) > 2 * tolerance))).any())
-        wanted = f"logits within {tolerance:.3g}"
-    else:
-        fails = not (measured.agreement >= least and np.isfinite(measured.max_difference))
-        wanted = f"the same class on {least:.1%} of the images"
-    if fails:
+    if not agrees:
         msg = (
             f"the export predicts another class for {int(other.sum())} of {len(expected)} images, and its logits "
-            f"differ by up to {measured.max_difference:.3g} (largest logit {float(np.abs(expected).max()):.3g}); "
-            f"needed are {wanted}"
+            f"differ by up to {measured.max_difference:.3g}, in the median image by {np.median(difference):.3g} "
+            f"(largest logit {largest:.3g}); needed are {_wanted(rule, largest)}"
         )
         raise ExportError(msg)
     return measured
+
+
+def _wanted(rule: Rule, largest: float) -> str:
+    images = "all" if rule.near == 1 else f"{rule.near:.0%} of the"
+    logits = f"logits within {rule.difference * max(1.0, largest):.3g} for {images} images"
+    return f"{logits} and the same class for {1 - rule.other:.0%}, ties aside"
 
 
 def _margin(logits: Logits) -> Logits:

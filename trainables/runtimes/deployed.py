@@ -36,9 +36,6 @@ ENGINES: Mapping[Format, tuple[Engine, ...]] = {
 AT_ONCE = 64
 """Images per call."""
 
-FEW_BITS = 2
-"""Bits of an activation that the packed runtime has kernels for; asked first, as importing them takes its time."""
-
 _PACKED_MAGIC = b"PKNN"
 
 
@@ -246,7 +243,7 @@ def _program(data: bytes, threads: int) -> Predictor:
 
 
 def _packed_kernels(network: "Compact", shape: tuple[int, int, int], threads: int) -> Predictor:
-    if not any(activation.bits <= FEW_BITS for activation in network.activations.values()):
+    if not network.has_few_bit_activations:  # asked first, as importing the kernels takes its time
         msg = "the packed runtime runs networks with activations of 1 or 2 bits, and this one has none; use torch"
         raise InfeasibleError(msg)
     with deploy_extra():

@@ -37,7 +37,20 @@ def onnx_graph(network: Compact, calibration: Tensor) -> bytes:
     with deploy_extra():
         from trainables.export.onnx import to_onnx
 
-        return to_onnx(network, calibration[:1], calibration if network.bits else None)
+        return to_onnx(network, calibration[:1], calibration if has_int8_graph(network) else None)
+
+
+def has_int8_graph(network: Compact) -> bool:
+    """Whether `onnx_graph` is int8: where any layer has few bits."""
+    return bool(network.bits)
+
+
+def rounds_to_int8(network: Compact) -> bool:
+    """Whether `onnx_graph` rounds activations that the network itself leaves in fp32.
+
+    Beside activations of one or two bits an int8 graph rounds nothing more (`trainables.export.qdq`).
+    """
+    return has_int8_graph(network) and not network.has_few_bit_activations
 
 
 def _openvino(network: Compact, calibration: Tensor, threads: int) -> Predictor:

@@ -1,18 +1,13 @@
 """Stage `compress`: a method trained in from the dense parent, and what it removed cut out."""
 
-import torch
-from torch import Tensor
-
 from trainables.config import Device, TrialConfig
 from trainables.data.load import Dataset, normalise
+from trainables.data.samples import calibration_images
 from trainables.export import compact
 from trainables.methods.registry import create
 from trainables.stages.base import Outcome, restore
 from trainables.stages.train import settings
 from trainables.training.loop import fit
-from trainables.training.randomness import generator
-
-CALIBRATION_IMAGES = 256
 
 
 def compress(config: TrialConfig, seed: int, data: Dataset, device: Device, parent: bytes) -> Outcome:
@@ -29,7 +24,7 @@ def compress(config: TrialConfig, seed: int, data: Dataset, device: Device, pare
     model = restore(config, data, parent).model
     method = create(config.compress)
     method.transform(model, normalise(data.train.images[:1], data))
-    method.calibrate(model, _calibration_images(data, seed))
+    method.calibrate(model, calibration_images(data, seed))
     schedule = settings(config, config.compress.epochs, config.compress.lr, device)
     history = fit(model, data, schedule, seed, method)
     finished = method.finalize(model)
@@ -37,9 +32,3 @@ def compress(config: TrialConfig, seed: int, data: Dataset, device: Device, pare
     whole = sum(whole for _, whole in finished.kept.values())
     pfr_achieved = removed / whole if whole else 0.0
     return Outcome(compact.save(finished), {"pfr_achieved": pfr_achieved}, history)
-
-
-def _calibration_images(data: Dataset, seed: int) -> Tensor:
-    """A few training images, normalised, drawn from (seed, "calibration")."""
-    chosen = torch.randperm(len(data.train), generator=generator(seed, "calibration"))[:CALIBRATION_IMAGES]
-    return normalise(data.train.images[chosen], data)

@@ -17,28 +17,24 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from trainables.config import Runtime
-from trainables.data.load import Dataset, Split, normalise
+from trainables.data.load import Dataset, normalise
+from trainables.data.samples import calibration_images, checked_images
 from trainables.errors import DataError, ExportError, InfeasibleError, TrialError
 from trainables.export.packed import unpack
 from trainables.measure.latency import Timing, time_interleaved
 from trainables.measure.request import BASELINE_RUNTIME, Answer, Metrics, Request
 from trainables.models.compact import Compact
-from trainables.runtimes.agreement import INT8_AGREEMENT, check_agreement
+from trainables.runtimes.agreement import check_agreement, rule_for
 from trainables.runtimes.base import Images, Predictor
-from trainables.runtimes.registry import open_network
+from trainables.runtimes.registry import open_network, rounds_to_int8
 from trainables.sources import importable
 from trainables.stages.datasets import Datasets
 from trainables.training.loop import predict
-from trainables.training.randomness import generator
 from trainables.training.state import reset_state
 
-CALIBRATION_IMAGES = 256
-CHECKED_IMAGES, CHECKED_AT_ONCE = 1000, 100
-"""Test images on which an exported network must predict what the packed one does."""
-
+CHECKED_AT_ONCE = 100
 NETWORKS_KEPT = 3
 
 
@@ -113,12 +109,6 @@ def observe(request: Request, bench: Bench) -> Metrics:
     }
 
 
-def calibration_images(data: Dataset, seed: int) -> Tensor:
-    """A few training images, normalised, drawn from (seed, "calibration"); shape (N, C, H, W)."""
-    chosen = torch.randperm(len(data.train), generator=generator(seed, "calibration"))[:CALIBRATION_IMAGES]
-    return normalise(data.train.images[chosen], data)
-
-
 def _network(path: str) -> Compact:
     try:
         return unpack(Path(path).read_bytes())[0]
@@ -127,13 +117,13 @@ def _network(path: str) -> Compact:
 
 
 def _agreement(runtime: Runtime, exported: Predictor, network: Compact, data: Dataset) -> float:
-    """Share of equal predictions; few bits with float inputs run in int8, whose rounding may change a few."""
-    sample = Split(data.test.images[:CHECKED_IMAGES], data.test.labels[:CHECKED_IMAGES])
+    """Share of equal predictions."""
+    sample = checked_images(data)
     images = np.ascontiguousarray(normalise(sample.images, data).numpy())
     parts = [exported(images[start : start + CHECKED_AT_ONCE]) for start in range(0, len(images), CHECKED_AT_ONCE)]
     expected = predict(network.model, sample, data).numpy()
-    rounds = runtime != "packed" and bool(network.bits)
-    return check_agreement(expected, np.concatenate(parts), INT8_AGREEMENT if rounds else None).agreement
+    rule = rule_for(network, rounded=runtime != "packed" and rounds_to_int8(network))
+    return check_agreement(expected, np.concatenate(parts), rule).agreement
 
 
 def _batch(data: Dataset, size: int) -> Images:
