@@ -40,14 +40,16 @@ class Column:
 
 _TIMESTAMP = "timestamp[us, tz=UTC]"
 
+_BUT = "deterministic but for a failed latency pass"
+
 _IDENTITY = (
     Column("study", "", None, True, "string", "name of the study"),
     Column("trial_id", "", None, True, "string", "the trial's identity: equal configs and seeds have equal ids"),
     Column("role", "", None, True, "string", "`cell` of the grid, or a `baseline` that the plan added"),
     Column("baseline", "", None, True, "string", "`dense`, `dense_finetuned` or `binary`; null for cells"),
     Column("seed", "", None, True, "int64", "seed of the trial; cells of one seed share splits and batches"),
-    Column("status", "", None, True, "string", "`complete`, `failed` or `infeasible`; null if unfinished"),
-    Column("failure", "", None, True, "string", "kind of failure (`diverged`, ...); null where there is none"),
+    Column("status", "", None, True, "string", f"`complete`, `failed` or `infeasible`; null if unfinished; {_BUT}"),
+    Column("failure", "", None, True, "string", f"kind of failure (`diverged`, ...); null where there is none; {_BUT}"),
     Column("error", "", None, False, "string", "text of the error; null where there is none"),
 )
 
@@ -319,7 +321,7 @@ replaced whole, never edited, so it may be read while the study runs.
   shared or not and whichever runner ran them. The others are observations: times, machines, versions.
 - Missing is null, never 0. A column whose baseline is unfinished is null, and so is one that was not measured.
 - Fractions lie in [0, 1]; a drop is baseline - this, in the same unit, and may be negative. Ratios have the unit 1.
-- A trial that failed is a row with its `status` and `error`.
+- A trial that failed is a row with its `status` and `error`. A failed latency pass fails its trial.
 """
 
 _CONFIG = """\
