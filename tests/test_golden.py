@@ -68,7 +68,9 @@ def test_a_stage_gives_what_its_version_gave(method: str) -> None:
         assert found["numbers"].keys() == expected["numbers"].keys(), advice
         for name, number in found["numbers"].items():
             tolerance = TOLERANCES.get(name.partition("_")[0], 0.0)
-            assert number == pytest.approx(expected["numbers"][name], rel=0, abs=tolerance), f"{name}: {advice}"
+            wanted = expected["numbers"][name]
+            near = number is None if wanted is None else number == pytest.approx(wanted, rel=0, abs=tolerance)
+            assert near, f"{name}: {number}, not {wanted}: {advice}"
         if golden["machine"] == kind_of_machine():
             assert found["sha256"] == expected["sha256"], advice
 
