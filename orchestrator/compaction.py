@@ -14,8 +14,7 @@ from orchestrator.durable import publish
 from orchestrator.errors import StoreError
 from orchestrator.ledger import StageRecord
 from orchestrator.observations import here, latency_row, observation_rows
-from orchestrator.plan import Plan, Trial
-from orchestrator.spec.model import StudySpec
+from orchestrator.plan import Plan, Trial, always_varied, without_effect
 from trainables.config import TrialConfig
 
 Records = Mapping[str, StageRecord]
@@ -43,7 +42,7 @@ def write_tables(folder: Path, plan: Plan, records: Records) -> None:
 
 def trial_table(plan: Plan, records: Records) -> pa.Table:
     """One row a trial of the plan, cells first; what has not been computed is null."""
-    varied = _always_varied(plan.spec)
+    varied = always_varied(plan.spec)
     rows = [_trial_row(plan, trial, records, varied) for trial in plan.trials]
     leaves = sorted({name for row in rows for name in row if tables.is_config_column(name)})
     types = {name: pa.infer_type([row.get(name) for row in rows]) for name in leaves}
@@ -70,7 +69,7 @@ def _trial_row(plan: Plan, trial: Trial, records: Records, varied: Set[str]) -> 
         "baseline": trial.baseline,
         "seed": trial.seed,
         **{f"stage_keys.{kind}": key for kind, key in zip(kinds, trial.path, strict=True)},
-        **_leaves(trial.config, varied),
+        **_leaves(trial.config, without_effect(trial.config, varied)),
         **_state(path),
     }
     finished = [record for record in path if record is not None]
@@ -82,19 +81,13 @@ def _trial_row(plan: Plan, trial: Trial, records: Records, varied: Set[str]) -> 
     return row | _seconds(finished) | _provenance(finished)
 
 
-def _always_varied(spec: StudySpec) -> frozenset[str]:
-    """The axes that no `when` switches off: their values tell rows apart even where they have no effect."""
-    return frozenset(axis.path for axis in spec.all_axes) - {path for path, _ in spec.when}
-
-
-def _leaves(config: TrialConfig, varied: Set[str]) -> Row:
-    """The config's leaves by path, without those that have no effect in this trial."""
-    inert = {f"compress.{name}" for name in config.compress.inert()} if config.compress else set[str]()
+def _leaves(config: TrialConfig, left_out: Set[str]) -> Row:
+    """The config's leaves by path, but for those of `left_out`."""
     leaves: Row = {}
     for section, values in config.model_dump(exclude_none=True).items():
         for name, value in values.items():
             path = f"{section}.{name}"
-            if path not in inert or path in varied:
+            if path not in left_out:
                 leaves[path] = ",".join(map(str, value)) if isinstance(value, tuple | list) else value
     return leaves
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,7 +52,7 @@ class Trial:
 class Plan:
     """All trials of a study, cells first, and their stages by key, parents before children.
 
-    `collapsed` counts cells that `when` made equal to another one.
+    `collapsed` counts cells that `when`, or leaves without effect, made equal to another one.
     """
 
     spec: StudySpec
@@ -93,10 +93,21 @@ def plan(spec: StudySpec, precision_of: PrecisionOf, sources_of: SourcesOf | Non
         raise PlanError(f"{spec.source}: no cell is left: {_excluded_text(found.excluded)}")
     _refuse_inert_axes(spec, found.cells)
     sources = _sources(spec, {cell.config.model.name for cell in found.cells}, sources_of)
-    builder = _Builder(PathFinder(spec.resources.device), precision_of, sources)
+    builder = _Builder(PathFinder(spec.resources.device), precision_of, sources, always_varied(spec))
     for cell in found.cells:
         builder.add(cell)
-    return Plan(spec, builder.trials(), builder.stages, found.excluded, found.collapsed)
+    return Plan(spec, builder.trials(), builder.stages, found.excluded, found.collapsed + builder.merged)
+
+
+def always_varied(spec: StudySpec) -> frozenset[str]:
+    """The axes that no `when` switches off: their values tell rows apart even where they have no effect."""
+    return frozenset(axis.path for axis in spec.all_axes) - {path for path, _ in spec.when}
+
+
+def without_effect(config: TrialConfig, varied: Set[str]) -> frozenset[str]:
+    """Paths of the leaves that have no effect in this trial and do not tell it from others: no columns of its row."""
+    inert = config.compress.inert() if config.compress else frozenset[str]()
+    return frozenset(f"compress.{name}" for name in inert) - varied
 
 
 def _sources(spec: StudySpec, models: Iterable[str], sources_of: SourcesOf | None) -> dict[str, str]:
@@ -111,8 +122,12 @@ def _sources(spec: StudySpec, models: Iterable[str], sources_of: SourcesOf | Non
 
 
 class _Builder:
-    def __init__(self, finder: PathFinder, precision_of: PrecisionOf, sources: Mapping[str, str]) -> None:
+    def __init__(
+        self, finder: PathFinder, precision_of: PrecisionOf, sources: Mapping[str, str], varied: Set[str]
+    ) -> None:
         self.stages: dict[str, Stage] = {}
+        self.merged = 0
+        self._varied = varied
         self._finder = finder
         self._precision_of = precision_of
         self._sources = sources
@@ -128,6 +143,7 @@ class _Builder:
         config = self._resolve(cell.config)
         baselines = self._compared_with(config, cell.seed)
         trial = self._trial(config, cell.seed, None, baselines)
+        self.merged += trial.id in self._cells
         self._cells.setdefault(trial.id, trial)
 
     def _resolve(self, config: TrialConfig) -> TrialConfig:
@@ -165,7 +181,8 @@ class _Builder:
         path = self._finder.path(config, seed)
         for stage in path:
             self.stages.setdefault(stage.key, stage)
-        return Trial(_trial_id(path, config, baseline), baseline, seed, config, tuple(s.key for s in path), baselines)
+        name = _trial_id(path, config, baseline, without_effect(config, self._varied))
+        return Trial(name, baseline, seed, config, tuple(s.key for s in path), baselines)
 
 
 def _with_compress(dense: TrialConfig, compress: CompressConfig | None, measured: TrialConfig) -> TrialConfig:
@@ -192,10 +209,11 @@ def _baselines(compress: CompressConfig | None) -> dict[BaselineName, CompressCo
     return found
 
 
-def _trial_id(path: tuple[Stage, ...], config: TrialConfig, baseline: BaselineName | None) -> str:
-    """Names a row: the last stage and, beside it, the inert leaves and the role that no key holds."""
-    compress = config.compress.model_dump(exclude_defaults=True) if config.compress else None
-    text = json.dumps([path[-1].key, compress, baseline], sort_keys=True)
+def _trial_id(path: tuple[Stage, ...], config: TrialConfig, baseline: BaselineName | None, left_out: Set[str]) -> str:
+    """Names a row: the last stage and, beside it, the role and the leaves of its row that no key holds."""
+    compress = config.compress.model_dump(exclude_defaults=True) if config.compress else {}
+    shown = {name: value for name, value in compress.items() if f"compress.{name}" not in left_out}
+    text = json.dumps([path[-1].key, shown if config.compress else None, baseline], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -117,7 +117,7 @@ def plan_report(
     for item in plan.excluded:
         say(terminal, f"excluded: {plural(item.count, 'cell')} by `{item.expression}`")
     if plan.collapsed:
-        say(terminal, f"collapsed: {plural(plan.collapsed, 'cell')} that `when` makes equal to another")
+        say(terminal, f"collapsed: {plural(plan.collapsed, 'cell')} that `when`, or leaves without effect, make equal to another")
     _sharing(terminal, plan, estimator)
     _time_needed(terminal, plan, list(to_run.values()), cores)
 

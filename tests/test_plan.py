@@ -1,5 +1,6 @@
 """What a study asks for, counted by hand."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,14 @@ def test_a_leaf_without_effect_is_no_value_unless_its_axis_tells_rows_apart(comm
     unpruned = [row for row in both if row["role"] == "cell" and row["compress.pfr"] == 0 and row["seed"] == 0]
     assert sorted(row["compress.threshold"] for row in unpruned) == [0.5, 0.7]
     assert all(row.get("compress.scope") is None for row in unpruned)
+
+
+def test_cells_that_differ_in_leaves_without_effect_alone_are_one(command: Command) -> None:
+    sections = [{"method": "stq", "mode": "threshold", "epochs": 2}, {"method": "stq", "mode": "threshold", "epochs": 2,
+                "budget": "global"}, {"method": "binary", "epochs": 2}]  # fmt: skip
+    text = TINY[: TINY.index("axes:")] + f"axes: {{compress: {json.dumps(sections)}}}\nseeds: 1\n"
+    whole = planned(command.study(text))
+    assert (whole.cells, whole.collapsed) == (2, 1)
 
 
 def test_baselines_follow_the_schedule_of_the_cells_they_serve(command: Command) -> None:
