@@ -158,8 +158,8 @@ class _TwoValued(torch.autograd.Function):
 def two_valued(w: Tensor) -> Tensor:
     """Wq = alpha_o where `two_values` puts a weight of filter o above, else beta_o; shape (O, ...) as `w`.
 
-    Gradient: dW = dWq * 1[|W| <= 1], alpha and beta counted as constants: the straight-through estimator, of which the
-    gradient of DAB-Net (WACV 2018) is a rescaled form.
+    Gradient: dW = dWq * 1[|W| <= 1], alpha and beta counted as constants. DAB-Net (WACV 2018) trains otherwise: it
+    centres W over the inputs, and its gradient has terms through alpha and beta; neither is done here.
     """
     return _TwoValued.apply(w)  # pyright: ignore[reportReturnType]
 
