@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from study_files import HEAD, faults
+from study_files import HEAD, faults, load
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.load import load_spec
@@ -48,6 +48,25 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         [
             "line 6, column 43: axes.compress.full_precision[1]: 'fist' is not known; did you mean 'first'? "
             "Valid: first, last, downsample"
+        ],
+    ),
+    "a section at the top": (
+        "latency: {runtimes: [openvino]}\n",
+        ["line 6, column 1: latency: belongs under base, as base.latency"],
+    ),
+    "a latency that nobody measures": (
+        "objectives: {accuracy: max, latency_ms: min}\n",
+        [
+            "line 6, column 29: objectives.latency_ms: is only measured where base.latency is set, "
+            "as in base: {latency: {runtimes: [openvino]}}"
+        ],
+    ),
+    "activations that the blocks cannot read": (
+        "axes: {compress.activations: [float, int8, sign], model.block: [standard, bn_first]}\n",
+        [
+            "line 6, column 8: axes.compress.activations: impossible combination: compress.activations sign needs "
+            "model.block bn_first, or vgg_small; resnet8 is standard "
+            "(with compress.activations: 'sign', model.block: 'standard')"
         ],
     ),
     "empty axis": (
@@ -358,3 +377,33 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for name in ("", "a\0b", "x" * 5000):
         with pytest.raises(SpecError, match=r"no such study|no usable file name"):
             load_spec(name)
+
+
+@pytest.mark.parametrize(
+    ("latency", "fault"),
+    [
+        ("{runtimes: [tensorrt]}", "runtimes: 'tensorrt' is not known; valid: onnxruntime, openvino, packed"),
+        ("{runtimes: []}", "runtimes: is empty; a list of openvino, onnxruntime, packed is wanted"),
+        ("{runtimes: [packed, packed]}", "runtimes: 'packed' is there twice; keep one"),
+        ("{batch: [8, 0]}", "batch: element 2: 0 is not a whole number in [1, 4096]"),
+        ("{batch: [a]}", "batch: element 1: 'a' is text; a whole number in [1, 4096] is wanted"),
+        ("{batches: [1]}", "batches: unknown key; did you mean 'batch'?"),
+    ],
+)
+def test_a_section_from_the_command_line_has_one_fault_and_no_place_in_the_file(
+    tmp_path: Path, latency: str, fault: str
+) -> None:
+    assert faults(tmp_path, HEAD, f"latency={latency}") == [f"base.latency.{fault} (from --set latency={latency})"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "axes: {compress.activations: [float, sign], model.name: [vgg_small, squeezenet1_0]}\n",
+        "axes: {compress.activations: [float, sign], model.block: [standard, bn_first]}\n"
+        "exclude: [\"compress.activations == 'sign' and model.block == 'standard'\"]\n",
+        "objectives: {accuracy: max, latency_ms: min}\n",
+    ],
+)
+def test_what_can_run_or_be_measured_is_no_fault(tmp_path: Path, text: str) -> None:
+    load(tmp_path, HEAD + text, *(["latency={}"] if "latency" in text else []))

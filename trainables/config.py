@@ -317,6 +317,16 @@ class TrialConfig(Section):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _few_bit_inputs_have_their_blocks(self) -> Self:
+        kind = self.compress.activations if isinstance(self.compress, BinaryFields) else "float"
+        has_sums = self.model.ours and self.model.name != "vgg_small"
+        if kind in ("sign", "ternary") and has_sums and self.model.block == "standard":
+            # Refused before the dense network is trained; networks from outside are only known once built.
+            msg = f"compress.activations {kind} needs model.block bn_first, or vgg_small; {self.model.name} is standard"
+            raise ValueError(msg)
+        return self
+
 
 def resolve(config: TrialConfig, precision: Precision) -> TrialConfig:
     """Fill in what the study left open, so that equal computations have equal configs.

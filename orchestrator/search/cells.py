@@ -88,7 +88,20 @@ def impossible(spec: StudySpec) -> list[Problem]:
                 space.config(state, names)
             else:
                 space.section("compress", state)
+    if not space.problems:
+        _check_together(spec, space, read)
     return shortened(space.problems)
+
+
+def _check_together(spec: StudySpec, space: Space, read: set[int]) -> None:
+    """What a network and its compression rule out between them."""
+    paths = ("compress", "compress.method", "compress.activations")
+    relevant = read | space.touching("model")
+    relevant |= {number for number, axis in enumerate(space.axes) if axis.path in paths}
+    for chosen in _grid(spec, relevant):
+        state = space.settle(chosen)
+        if space.excluded_by(state) == FIXED:
+            space.config(state, TrialConfig.model_fields)
 
 
 def shortened(found: list[Problem]) -> list[Problem]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from orchestrator.spec.wording import kind, meant, show
 from orchestrator.spec.yaml_nodes import Value
@@ -134,11 +135,17 @@ def check_leaf(facts: SectionFacts, owner: type[Section], leaf: str, value: Valu
         return [Wrong(leaf, foreign(facts, leaf, owner), unknown_key=True)]
     if leaf == facts.tag:
         return [] if value in tuple(facts.classes) else [_wrong_tag(facts, {leaf: value})]
+    if facts.name in OBSERVED and isinstance(value, tuple) and (twice := _twice(value)) is not None:
+        return [Wrong(leaf, f"{show(twice)} is there twice; keep one")]
     try:
         owner.model_validate({leaf: value})
     except ValidationError as error:
         return [wrong for wrong in _told(facts, owner, {leaf: value}, error) if wrong.leaf == leaf]
     return []
+
+
+def _twice(values: tuple[Value, ...]) -> Value:
+    return next((value for number, value in enumerate(values) if value in values[:number]), None)
 
 
 def foreign(facts: SectionFacts, leaf: str, owner: type[Section] | None) -> str:
@@ -167,7 +174,11 @@ def _none_of(value: object, known: Sequence[str]) -> str:
 
 def _told(facts: SectionFacts, owner: type[Section], tree: Tree, error: ValidationError) -> list[Wrong]:
     found: list[Wrong] = []
-    for item in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    items = {item["loc"][0] for item in errors if len(item["loc"]) > 1}
+    for item in errors:
+        if item["type"] == "too_short" and item["loc"][0] in items:
+            continue  # of a list whose items are wrong, pydantic counts none
         leaf = str(item["loc"][0]) if item["loc"] else ""
         if item["type"] == "extra_forbidden":
             found.append(Wrong(leaf, foreign(facts, leaf, owner), unknown_key=True))
@@ -176,20 +187,28 @@ def _told(facts: SectionFacts, owner: type[Section], tree: Tree, error: Validati
         elif item["type"] == "missing":
             found.append(Wrong(leaf, f"is required: {want(owner, leaf)}"))
         else:
-            found.append(Wrong(leaf, _leaf_words(owner, leaf, tree.get(leaf), item["input"])))
+            found.append(Wrong(leaf, _leaf_words(owner, leaf, tree.get(leaf), item)))
     return found
 
 
-def _leaf_words(owner: type[Section], leaf: str, value: object, part: object) -> str:
-    info = owner.model_fields[leaf]
+def _leaf_words(owner: type[Section], leaf: str, value: object, error: ErrorDetails) -> str:
+    info, part = owner.model_fields[leaf], error["input"]
     if (known := _options(info.annotation)) and isinstance(value, str):
         return _none_of(value, known)
     words = _item_options(info)
     if words and part is not value and isinstance(part, str):
         return f"{_none_of(part, words)}"
     wanted = want(owner, leaf)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and _is_numeric(info):
+    if error["type"] == "too_short":
+        return f"is empty; {wanted} is wanted"
+    if len(error["loc"]) > 1 and not words and isinstance(place := error["loc"][1], int):
+        one = f"a whole number{_bounds(_item_bounds(info))}"
+        return f"element {place + 1}: {_unfit(part, one, numeric=True)}"
+    return _unfit(value, wanted, numeric=_is_numeric(info))
+
+
+def _unfit(value: object, wanted: str, *, numeric: bool) -> str:
+    if numeric and isinstance(value, int | float) and not isinstance(value, bool):
         return f"{show(value)} is not {wanted}"
     return f"{show(value)} is {'no value here' if value is None else kind(value)}; {wanted} is wanted"
 

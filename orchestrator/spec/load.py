@@ -109,9 +109,9 @@ class _Reader:
     def __init__(self, root: Node, faults: list[Fault]) -> None:
         self.root = root
         self.faults = faults
-        self.entries = root.only("", TOP, faults)
-        self.base = self._mapping("base")
         self.facts = sections()
+        self.entries = root.only("", TOP, faults, {name: f"belongs under base, as base.{name}" for name in self.facts})
+        self.base = self._mapping("base")
         self.leaves = leaf_paths()
         self.varied: dict[str, list[Node]] = {}
         for _, path, node in self._axis_entries():
@@ -133,7 +133,8 @@ class _Reader:
         self._check_paths()
         when, excludes = self._when(), self._excludes()
         seeds = settings.seeds(self._node("seeds"), self.faults)
-        objectives = settings.objectives(self._node("objectives"), self.faults)
+        timed = (node := self.base.get("latency")) is not None and node.value is not None
+        objectives = settings.objectives(self._node("objectives"), self.faults, timed=timed)
         resources = settings.resources(self._node("resources"), self.faults)
         if self.faults:
             return None

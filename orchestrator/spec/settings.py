@@ -15,6 +15,7 @@ MAX_CPUS = 4096
 MAX_GPUS = 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _TAKEN = ("reference",)
+_TIMED = ("latency_ms", "latency_iqr_ms", "latency_ratio", "latency_same_runtime_ratio", "runtime_agreement")
 
 
 def study_name(node: Node, faults: list[Fault]) -> str:
@@ -51,8 +52,8 @@ def seeds(node: Node | None, faults: list[Fault]) -> tuple[int, ...]:
     return cast("tuple[int, ...]", value)
 
 
-def objectives(node: Node | None, faults: list[Fault]) -> tuple[Objective, ...]:
-    """What the front is taken over; absent: accuracy, compression and time."""
+def objectives(node: Node | None, faults: list[Fault], *, timed: bool = True) -> tuple[Objective, ...]:
+    """What the front is taken over; absent: accuracy, compression and time. `timed`: latencies are measured."""
     if node is None:
         return parse_objectives(DEFAULT_OBJECTIVES)
     entries = node.mapping("objectives", faults)
@@ -64,6 +65,9 @@ def objectives(node: Node | None, faults: list[Fault]) -> tuple[Objective, ...]:
             found += parse_objectives({column: item.plain()})
         except TableError as error:
             message = str(error).removeprefix(f"objective {column}: ")
+            faults.append(item.key_fault(f"objectives.{column}", message))
+        if column in _TIMED and not timed:
+            message = "is only measured where base.latency is set, as in base: {latency: {runtimes: [openvino]}}"
             faults.append(item.key_fault(f"objectives.{column}", message))
     return tuple(found)
 

@@ -85,12 +85,15 @@ class Node:
         faults.append(self.fault(key, f"{show(self.plain())} must be a mapping of keys to values"))
         return {}
 
-    def only(self, key: str, known: tuple[str, ...], faults: list[Fault]) -> Mapping[str, "Node"]:
-        """The entries of a mapping with these keys alone."""
+    def only(
+        self, key: str, known: tuple[str, ...], faults: list[Fault], elsewhere: Mapping[str, str] | None = None
+    ) -> Mapping[str, "Node"]:
+        """The entries of a mapping with these keys alone; `elsewhere` says where another one belongs."""
+        homes = elsewhere or {}
         found = self.mapping(key, faults)
         prefix = f"{key}." if key else ""
         faults.extend(
-            node.key_fault(f"{prefix}{name}", f"unknown key{meant(name, known)}")
+            node.key_fault(f"{prefix}{name}", homes.get(name) or f"unknown key{meant(name, known)}")
             for name, node in found.items()
             if name not in known
         )
@@ -215,7 +218,7 @@ class _Builder:
                 first = entries[name].key_line
                 self._refuse(key, place, f"this key stands twice in the mapping (first on line {first}); keep one")
                 continue
-            line, column = _start(key)
+            line, column = self._place(key)
             entries[name] = replace(node, key_line=line, key_column=column)
         return entries
 
@@ -239,8 +242,12 @@ class _Builder:
         return value
 
     def _at(self, event: Event, value: "Scalar | tuple[Node, ...] | Mapping[str, Node]") -> Node:
-        line, column = _start(event) if not self.origin else (0, 0)
+        line, column = self._place(event)
         return Node(value, line, column, origin=self.origin)
+
+    def _place(self, event: Event) -> tuple[int, int]:
+        """Where something stands in the file; what an override says stands in none."""
+        return _start(event) if not self.origin else (0, 0)
 
     def _refuse(self, event: Event, path: str, message: str) -> None:
         line, column = _start(event)
