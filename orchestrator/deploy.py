@@ -76,9 +76,11 @@ def export_trial(request: ExportRequest, layout: Layout) -> tuple[Path, Facts]:
         TableError: no trial, or more than one, has an id with this beginning.
 
     """
+    if not request.trial:
+        raise DeployError("which trial? give its trial_id, or the beginning of it, from the tables of a study")
     row = find_trial(layout, request.trial)[0]
     records = replay(layout.ledger).records
-    artifact = _artifact(row, records, layout)
+    artifact = _artifact(row, records, layout, request.format)
     folder = request.out or Path(f"{row['study']}-{row['trial_id']}-{request.format}")
     with _told(), importable(request.code_folder):
         from trainables.export.bundle import refuse_other, write_bundle
@@ -94,14 +96,16 @@ def export_trial(request: ExportRequest, layout: Layout) -> tuple[Path, Facts]:
         return folder, write_bundle(folder, facts, model, _Comparison(source, request), force=request.force)
 
 
-def _artifact(row: Row, records: Mapping[str, StageRecord], layout: Layout) -> bytes:
+def _artifact(row: Row, records: Mapping[str, StageRecord], layout: Layout, form: Format) -> bytes:
     """The packed file that the trial's evaluation left, as it was written."""
     trial = f"trial {row['trial_id']} of {row['study']}"
-    if row["status"] != "complete":
-        state = row["status"] if isinstance(row["status"], str) else "unfinished"
-        raise DeployError(f"{trial} is {state}; only a complete trial can be exported")
     key = row["stage_keys.evaluate"]
     record = records.get(key)
+    evaluated = record is not None and record.status == "complete"
+    if row["status"] != "complete" and not (evaluated and form != "onnx"):
+        state = row["status"] if isinstance(row["status"], str) else "unfinished"
+        also = "; packed and torch are possible, as its evaluation is complete" if evaluated else ""
+        raise DeployError(f"{trial} is {state}; only a complete trial can be exported{' as onnx' * bool(also)}{also}")
     data = layout.artifacts.read(key, record.artifact_sha256) if record and record.artifact_sha256 else None
     if data is None:
         place = layout.artifacts.path(key)

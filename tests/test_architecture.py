@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainables.export.facts": {"config"},
     "trainables.export.card": {"export.facts"},
     "trainables.export.bundle": {"errors", "export.facts", "export.card"},
-    "trainables.export.loaders": {"errors", "data.pictures", "runtimes.deployed"},
+    "trainables.export.loaders": {"errors", "data.pictures", "runtimes.deployed", "sources"},
     "trainables.kernels": {"errors"},
     "trainables.runtimes": {"config", "errors", "quantize", "models", "export", "kernels"},
     "trainables.runtimes.deployed": {"errors", "models.compact", "data.pictures", "export", "runtimes"},

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ from orchestrator.cli import main
 from trainables.config import DataConfig, ModelConfig
 from trainables.data.classes import CLASS_NAMES
 from trainables.data.load import Dataset, load, normalise
+from trainables.data.pictures import Wanted, read_pictures
+from trainables.export.bundle import write_bundle
 from trainables.export.facts import Facts, Format
 from trainables.export.packed import PackedHeader, pack, unpack
 from trainables.models.build import build
@@ -179,7 +182,7 @@ def test_the_card_tells_what_was_measured_and_the_file_is_the_one_it_describes(
     assert f"{100 * row['accuracy']:.2f} %" in card
     assert f"| compress.threshold | {row['compress.threshold']} |" in card
     loader = (folder / "predict.py").read_text()
-    assert loader.count("\n") <= 45
+    assert loader.count("\n") <= 60
     assert str(swept.folder) not in card + loader + (folder / "model.json").read_text()
 
 
@@ -305,9 +308,13 @@ def test_what_cannot_be_exported_is_told(
     df = swept.trials()
     df.loc[df["trial_id"] == trial, "status"] = "failed"
     df.to_parquet(results / "tiny" / "trials.parquet")
-    assert "is failed; only a complete trial" in refused(
-        capsys, "export", trial, "--format", "packed", "--results", results
-    )
+    told = refused(capsys, "export", trial, "--format", "onnx", "--results", results)
+    assert "is failed; only a complete trial can be exported as onnx; packed and torch are possible" in told
+    assert "which trial?" in refused(capsys, "export", "", "--format", "packed")
+    shutil.copy(swept.folder / "results/.store/artifacts" / str(key), artifact)
+    words = ("export", trial, "--format", "packed", "--out", tmp_path / "x", "--results", results)
+    assert main([str(word) for word in words]) == 0
+    assert f"{100 * facts(tmp_path / 'x').measured['accuracy']:.2f} %" in (tmp_path / "x" / "README.md").read_text()
 
 
 def test_onnx_without_its_packages_is_refused_in_one_line(
@@ -331,9 +338,13 @@ def test_every_bad_image_is_named_at_once(
     (tmp_path / "cut.png").write_bytes(cut[: len(cut) // 2])
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "empty").mkdir()
+    np.save(tmp_path / "none.npy", np.zeros((0, 8, 8), np.uint8))
+    np.save(tmp_path / "one.npy", np.zeros((8, 8), np.uint8))
+    np.save(tmp_path / "first.npy", np.zeros((2, 1, 8, 8), np.uint8))
     np.save(tmp_path / "floats.npy", np.zeros((2, 8, 8)))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     names = ["wide.png", "junk.png", "cut.png", "deep.png", "empty", "floats.npy", "objects.npy", "absent.png"]
+    names += ["none.npy", "one.npy", "first.npy"]
     told = refused(capsys, "predict", exported["packed"], images[0], *(tmp_path / name for name in names))
     for line, name in zip(told.splitlines(), names, strict=True):
         assert line.startswith(f"{tmp_path / name}: "), line
@@ -341,6 +352,50 @@ def test_every_bad_image_is_named_at_once(
     assert "more than 8 bits a channel" in told
     assert "float64 of shape (2, 8, 8); wanted is uint8" in told
     assert "no such file or directory" in told
+    assert "holds no images" in told
+    assert "save x[None]" in told
+    assert "channels last is wanted" in told
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_loader_refuses_in_one_line_what_it_cannot_read(
+    form: Format, exported: dict[Format, Path], tmp_path: Path
+) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
+    Image.new("L", (20, 10)).save(tmp_path / "wide.png")
+    (tmp_path / "text.txt").write_text("no image")
+    (tmp_path / "folder").mkdir()
+    loader = exported[form] / "predict.py"
+    for name in ("deep.png", "wide.png", "text.txt", "folder", "absent.png"):
+        told = python(loader, name, cwd=tmp_path, code=2)
+        assert told.startswith(f"{name}: ")
+        assert told.count("\n") == 1
+    assert "usage:" in python(loader, cwd=tmp_path, code=2)
+
+
+def test_images_of_a_folder_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = ["0.png", "1.png", "2.png", "10.png", "a9.png", "a10.png", "b2/x.png", "b11/x.png"]
+    for name in reversed(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    assert list(read_pictures([tmp_path], Wanted(1, 8)).names) == [str(tmp_path / name) for name in names]
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+@pytest.mark.parametrize("change", ["channels", "classes"])
+def test_a_description_that_does_not_fit_the_network_is_refused_in_one_line(
+    form: Format, change: str, exported: dict[Format, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported[form], folder)
+    told = json.loads((folder / "model.json").read_text())
+    three = {"input": told["input"] | {"channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}}
+    forged = told | {"channels": three, "classes": {"classes": 11, "class_names": None}}[change]
+    (folder / "model.json").write_text(json.dumps(forged))
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    message = refused(capsys, "predict", folder, tmp_path / "x.png")
+    assert "the network does not take images" in message
+    assert message.count("\n") == 1
 
 
 def test_resize_and_colours(
@@ -395,7 +450,8 @@ def broken_files(packed: bytes) -> Iterator[tuple[bytes, str]]:
     yield packed[:40] + b"\x00" + packed[41:], "truncated or was changed"
     yield packed[:4] + b"\x63\x00" + packed[6:], "version 99"
     yield b"", "not a packed file"
-    yield b"PKNN", "not a packed file"
+    yield b"PKNG" + packed[4:], "not a packed file"
+    yield packed[:10], "too short: it ends after 10 bytes"
 
 
 def test_a_bare_packed_file_that_is_broken_is_refused_in_one_line(
@@ -420,9 +476,15 @@ def test_folders_that_are_no_export_are_told_apart(
     assert "neither a packed file nor one of an exported folder" in refused(capsys, "predict", lone, image)
     told = json.loads((exported["onnx"] / "model.json").read_text())
     for change, reason in (
-        ({"file": "../../etc/passwd"}, "of format onnx it is 'model.onnx'"),
+        ({"file": "../../etc/passwd"}, "of that format the file is 'model.onnx'"),
+        ({"format": "packed"}, "format 'packed' and file 'model.onnx' contradict each other"),
         ({"facts_version": 2}, "a later version wrote it"),
         ({"format": "pickle"}, "format"),
+        ({"input": told["input"] | {"std": [0]}}, "greater than 0"),
+        ({"input": told["input"] | {"mean": [math.nan]}}, "finite"),
+        ({"input": told["input"] | {"mean": [0.5, 0.5]}}, "1 channels need as many means"),
+        ({"class_names": ["\x1b[31m", *told["class_names"][1:]]}, "control characters"),
+        ({"class_names": told["class_names"][1:]}, "9 names for 10 classes"),
     ):
         (tmp_path / "model.json").write_text(json.dumps(told | change))
         assert reason in refused(capsys, "predict", tmp_path, image)
@@ -486,7 +548,11 @@ def make(channels, classes):
 
 
 def test_a_network_of_ones_own_code_runs_only_where_that_is_allowed(
-    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exported: dict[Format, Path],
+    images: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own_network.py").write_text(OWN)
@@ -507,6 +573,25 @@ def test_a_network_of_ones_own_code_runs_only_where_that_is_allowed(
     with torch.inference_mode():
         expected = model((pixels / 255 - 0.5) / 0.5).argmax(1)
     assert [int(row["class"]) for row in rows] == expected.tolist()
+
+    monkeypatch.delitem(sys.modules, "own_network")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    packed = Path("own.packed").read_bytes()
+    model_sha256 = hashlib.sha256(packed).hexdigest()
+    own = facts(exported["packed"]).model_copy(
+        update={"sha256": model_sha256, "config": facts(exported["packed"]).config | {"model.name": name}}
+    )
+    write_bundle(folder, own, packed, lambda _: (), force=True)
+    assert "--allow-code" in python(folder / "predict.py", images[0], cwd=folder, code=2)
+    assert "no module own_network" in python(folder / "predict.py", "--allow-code", images[0], cwd=folder, code=2)
+    told = (folder / "README.md").read_text()
+    assert "predict.py image.png --allow-code" in told
+    assert "the module `own_network`" in told
+    by_working_folder = python(folder / "predict.py", "--allow-code", *images, cwd=tmp_path)
+    Path("own_network.py").rename(folder / "own_network.py")
+    assert python(folder / "predict.py", "--allow-code", *images, cwd=tmp_path) == by_working_folder
+    assert [int(row[1]) for row in csv.reader(by_working_folder.splitlines())] == expected.tolist()
 
 
 def test_names_of_classes_are_one_a_class() -> None:

@@ -1,5 +1,6 @@
 """Image files and arrays as pixels of the one size and number of channels that a network takes."""
 
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,7 @@ class Pictures:
 
 
 def read_pictures(paths: Sequence[Path], wanted: Wanted) -> Pictures:
-    """The images of `paths`: image files, folders of them (all below, sorted), and .npy of uint8 (N, H, W[, C]).
+    """The images of `paths`: image files, folders of them (all below, 2 before 10), and .npy of uint8 (N, H, W[, C]).
 
     Colours become grey (ITU-R 601) and grey becomes RGB where the network needs it; transparency is dropped, a
     photograph is turned upright as its EXIF says, and of an animation the first image is taken. Scaling is bilinear,
@@ -73,7 +74,8 @@ def read_pictures(paths: Sequence[Path], wanted: Wanted) -> Pictures:
 def _each(path: Path) -> Iterator[tuple[str, Callable[[Wanted], Pixels]]]:
     """The images of one path, each with what reads it."""
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        files = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        found = sorted(files, key=_natural)
         for file in found:
             yield str(file), partial(_of_file, file)
         if not found:
@@ -84,18 +86,36 @@ def _each(path: Path) -> Iterator[tuple[str, Callable[[Wanted], Pixels]]]:
         yield str(path), partial(_of_file, path)
 
 
+def _natural(path: Path) -> tuple[list[list[str | int]], Path]:
+    """Sorts numbers in names by their size."""
+    pieces = (enumerate(re.split(r"(\d+)", part)) for part in path.parts)
+    return [[int(piece) if place % 2 else piece for place, piece in part] for part in pieces], path
+
+
 def _each_of_array(path: Path) -> Iterator[tuple[str, Callable[[Wanted], Pixels]]]:
     try:
         array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     except _FAULTS as error:
         yield str(path), partial(_refuse, f"{path}: cannot be read as an array: {_reason(error)}")
         return
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or 0 in array.shape:
-        told = f"{path}: {array.dtype} of shape {array.shape}; wanted is uint8 (N, height, width) or with channels last"
-        yield str(path), partial(_refuse, told)
+    if fault := _fault_of_array(array):
+        yield str(path), partial(_refuse, f"{path}: {array.dtype} of shape {array.shape}{fault}")
         return
     for index in range(len(array)):
         yield f"{path}[{index}]", partial(_of_array, f"{path}[{index}]", array[index])
+
+
+def _fault_of_array(array: Pixels) -> str:
+    """What makes it no images, in words; empty if nothing."""
+    if array.dtype == np.uint8 and array.ndim == 2:
+        return " is a single image; save x[None], which is an array of one"
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        return "; wanted is uint8 (N, height, width) or with channels last"
+    if 0 in array.shape:
+        return " holds no images"
+    if array.ndim == 4 and array.shape[3] not in _MODES and array.shape[1] in _MODES:
+        return "; channels last is wanted, (N, height, width, channels): save x.transpose(0, 2, 3, 1)"
+    return ""
 
 
 def _refuse(told: str, wanted: Wanted) -> Pixels:

@@ -115,7 +115,10 @@ def read_facts(folder: Path) -> Facts:
         msg = f"{path}: {place}: {first['msg']}; it is damaged, or a later version wrote it"
         raise BundleError(msg) from error
     if facts.file != MODEL_FILES[facts.format]:
-        msg = f"{path}: file is {facts.file!r}; of format {facts.format} it is {MODEL_FILES[facts.format]!r}"
+        msg = (
+            f"{path}: format {facts.format!r} and file {facts.file!r} contradict each other: of that format the file "
+            f"is {MODEL_FILES[facts.format]!r}; {FACTS} was changed, so export the trial again"
+        )
         raise BundleError(msg)
     return facts
 

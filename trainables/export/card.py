@@ -11,7 +11,7 @@ _NEEDS: Mapping[Format, str] = {
 }
 _FILE: Mapping[Format, str] = {
     "packed": "The packed file: few-bit weights at their few bits, BN folded; what a device would store. Reading it "
-    "runs no code, but where the network is the user's own.",
+    "runs no code, unless the network is the user's own.",
     "onnx": "An ONNX graph: input `images`, output `logits`.",
     "torch": "A program of `torch.export`: operations and tensors. It was written without anything pickled; "
     "`torch.export.load` itself would run what a file of somebody else's pickles or hides in its shapes, so load it "
@@ -39,11 +39,24 @@ def _head(facts: Facts) -> Iterator[str]:
 def _use(facts: Facts) -> Iterator[str]:
     yield "## Use"
     yield ""
-    yield f"    python predict.py image.png        # needs {_NEEDS[facts.format]}"
-    yield "    orchestrator predict . image.png   # from this folder; --resize scales other sizes, --csv, --json"
+    own = _own_module(facts)
+    allow = " --allow-code" if own and facts.format == "packed" else ""
+    yield f"    python predict.py image.png{allow}        # needs {_NEEDS[facts.format]}"
+    yield f"    orchestrator predict . image.png{allow}   # from this folder; --resize, --csv, --json"
     yield ""
-    yield "Both print path, class, name and probability; the second takes folders and arrays too."
+    yield "Both print path, class, name and probability; the second takes folders, arrays and, with --resize, other sizes."
+    if allow:
+        yield f"The network is built by code: the module `{own}`, unchanged since it was trained, must lie beside"
+        yield "`predict.py` or on Python's path. Exported as `onnx` or `torch` it needs no code."
+    elif own:
+        yield f"The file holds the whole network: the module `{own}` that built it is not needed."
     yield ""
+
+
+def _own_module(facts: Facts) -> str:
+    """The top-level module of a network of the user's own code, `package.module:function`; empty if it is none."""
+    module, sign, _ = str(facts.config["model.name"]).partition(":")
+    return module.partition(".")[0] if sign else ""
 
 
 def _input(facts: Facts) -> Iterator[str]:
@@ -110,7 +123,7 @@ _ROWS: Mapping[str, Callable[[Values], str]] = {
     "dense_finetuned_accuracy": _percent("dense_finetuned_accuracy"),
     "binary_accuracy": _percent("binary_accuracy"),
     "accuracy_drop": _points("accuracy_drop", "the fp32 network trained on with the same schedule"),
-    "binary_accuracy_drop": _points("binary_accuracy_drop", "one-bit weights with nothing pruned"),
+    "binary_accuracy_drop": _points("binary_accuracy_drop", "the same bits with nothing pruned"),
     "packed_bytes": _count("packed_bytes", " bytes"),
     "compression": _ratio("compression", "x: dense fp32 bytes / the whole packed file"),
     "payload_compression": _ratio("payload_compression", "x: the same for weights alone"),

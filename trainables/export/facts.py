@@ -1,9 +1,9 @@
 """What `model.json` of an exported folder holds. Imports no tensor library."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from trainables.config import Section
 
@@ -11,6 +11,17 @@ Format = Literal["packed", "onnx", "torch"]
 Values = dict[str, str | int | float | bool]
 
 MODEL_FILES: Mapping[Format, str] = {"packed": "model.packed", "onnx": "model.onnx", "torch": "model.pt2"}
+
+
+def _printable(text: str) -> str:
+    """Refuse what a terminal would obey."""
+    if not text.isprintable():
+        msg = f"{text!r} holds control characters"
+        raise ValueError(msg)
+    return text
+
+
+Printable = Annotated[str, AfterValidator(_printable)]
 
 
 @runtime_checkable
@@ -26,8 +37,15 @@ class Input(Section):
 
     channels: int = Field(ge=1, le=64)
     image_size: int = Field(ge=1, le=4096)
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+
+    @model_validator(mode="after")
+    def _one_a_channel(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.channels:
+            msg = f"{self.channels} channels need as many means and deviations, not {len(self.mean)}, {len(self.std)}"
+            raise ValueError(msg)
+        return self
 
 
 class Check(Section):
@@ -37,7 +55,7 @@ class Check(Section):
     file's own on these images.
     """
 
-    runtime: str
+    runtime: Printable
     images: int
     agreement: float
     max_difference: float
@@ -57,15 +75,22 @@ class Facts(Section):
     bytes: int
     input: Input
     classes: int = Field(ge=1, le=100_000)
-    class_names: tuple[str, ...] | None
+    class_names: tuple[Printable, ...] | None
     int8: bool = False
-    study: str
-    trial_id: str
+    study: Printable
+    trial_id: Printable
     artifact_sha256: str
     config: Values
     measured: Values
     checks: tuple[Check, ...] = ()
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _one_name_a_class(self) -> Self:
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            msg = f"class_names holds {len(self.class_names)} names for {self.classes} classes"
+            raise ValueError(msg)
+        return self
 
     @property
     def identity(self) -> tuple[str, str, str]:

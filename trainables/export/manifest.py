@@ -88,7 +88,10 @@ def opened(data: bytes) -> tuple[Manifest, bytes]:
         PackedFileError: it is no packed file, of a later version, or not as it was written.
 
     """
-    if len(data) < _PREFIX.size + _DIGEST_BYTES or data[:4] != MAGIC:
+    if data[:4] == MAGIC and len(data) < _PREFIX.size + _DIGEST_BYTES:
+        msg = f"the packed file is too short: it ends after {len(data)} bytes; export it again"
+        raise PackedFileError(msg)
+    if data[:4] != MAGIC:
         msg = f"not a packed file: {len(data)} bytes that begin with {data[:4]!r}, not {MAGIC!r}"
         raise PackedFileError(msg)
     _, version, length = _PREFIX.unpack_from(data)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from trainables.data.pictures import Pictures, Pixels
-from trainables.errors import BundleError, InfeasibleError, MissingExtraError
+from trainables.errors import BundleError, InfeasibleError, MissingExtraError, PackedFileError
 from trainables.export.bundle import FACTS, read_facts, read_model
 from trainables.export.facts import Facts, Format, Input
 from trainables.runtimes.base import Images, Logits, Predictor
@@ -60,9 +61,28 @@ class Deployed:
         return self.input.image_size
 
     def logits(self, pixels: Pixels) -> Logits:
-        """Logits (N, classes) of uint8 images (N, C, size, size)."""
-        parts = [self.predictor(self._normalised(pixels[start : start + AT_ONCE])) for start in _starts(len(pixels))]
+        """Logits (N, classes) of uint8 images (N, C, size, size).
+
+        Raises:
+            BundleError: the network takes other images, or has another number of classes, than is said of it.
+
+        """
+        parts = [self._run(self._normalised(pixels[start : start + AT_ONCE])) for start in _starts(len(pixels))]
         return np.concatenate(parts) if parts else np.empty((0, self.classes), np.float32)
+
+    def _run(self, images: Images) -> Logits:
+        told = f"the network does not take images {images.shape[1:]} to {self.classes} classes, as is said of it"
+        try:
+            found = self.predictor(images)
+        except MemoryError:
+            raise
+        except Exception as error:  # each runtime has errors of its own
+            msg = f"{told}: {' '.join(str(error).split())[:200]}"
+            raise BundleError(msg) from error
+        if found.shape != (len(images), self.classes):
+            msg = f"{told}: it gives logits {found.shape[1:]}"
+            raise BundleError(msg)
+        return found
 
     def _normalised(self, pixels: Pixels) -> Images:
         # in the very operations of trainables.data.load.normalise, so that no rounding differs from training
@@ -180,7 +200,11 @@ def _open_packed(data: bytes, facts: Facts | None, engine: Choice, threads: int,
     from trainables.export.packed import unpack
 
     network, header = unpack(data, allow_code)
-    wanted = Input(channels=header.channels, image_size=header.image_size, mean=header.mean, std=header.std)
+    try:
+        wanted = Input(channels=header.channels, image_size=header.image_size, mean=header.mean, std=header.std)
+    except ValidationError as error:
+        msg = f"the packed file is damaged: {error.errors()[0]['msg']} (deviations {header.std})"
+        raise PackedFileError(msg) from error
     names = _names(facts.class_names if facts else None, header.classes)
     shape = (header.channels, header.image_size, header.image_size)
     openers: dict[Engine, Callable[[], Predictor]] = {
