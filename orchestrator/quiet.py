@@ -18,6 +18,7 @@ from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, StageRecord
 from orchestrator.observations import Observation, Site, missing
 from orchestrator.plan import Plan
+from orchestrator.words import brief
 from trainables.data.samples import CHECKED_IMAGES
 from trainables.measure.request import Answer, Request
 from trainables.runtimes.extra import PARTS
@@ -144,6 +145,9 @@ class QuietPass:
         self._estimator = LatencyEstimator(plan, records)
         self._left: list[Observation] = []
         self._deaths = 0
+        self._warned: set[str] = set()
+        # Cells first: they are what a person knows of a network that several rows share.
+        self._trials = {trial.path[-1]: trial.id for trial in reversed(plan.trials)}
 
     def drain(self) -> None:
         """Begin no further observation."""
@@ -195,7 +199,7 @@ class QuietPass:
             if record is None or record.status != "complete":
                 return False
             if self._layout.artifacts.read(key, record.artifact_sha256) is None:
-                self._observer.warned(f"the output of stage evaluate {key[:12]} is gone or damaged: it is not timed")
+                self._warn_once(key, f"the network of trial {self._trials[key]} is gone or damaged: it is not timed")
                 return False
         return True
 
@@ -210,11 +214,17 @@ class QuietPass:
         self._left.remove(one)
         self._estimator.learn(record)
         if record.status == "failed":
-            stage = f"latency of {one.evaluate[:12]} in {one.runtime} at batch {one.batch}"
-            self._observer.warned(f"{stage}: {(record.error or '').splitlines()[-1]}")
+            what = f"latency of trial {self._trials[one.evaluate]} in {one.runtime}"
+            self._warn_once(what, f"{what}: {brief(record.error or '')}")
         self._observer.measured(record, self._estimator.seconds(self._left))
         if self._deaths + 1 >= GIVE_UP_AFTER and record.failure == "lost":
             self._observer.warned(f"{GIVE_UP_AFTER} processes died one after the other: no more latency is measured")
+
+    def _warn_once(self, what: str, message: str) -> None:
+        """Once per network and runtime: the other batch sizes fail for the same reason."""
+        if what not in self._warned:
+            self._warned.add(what)
+            self._observer.warned(message)
 
     def _record(self, one: Observation, answer: Answer, started_at: float, *, died: bool) -> StageRecord:
         key = one.key(self.records, self._site)

@@ -1,6 +1,6 @@
 """What a person reads at the end of a command: plans, fronts, states, single trials."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,11 @@ from orchestrator.observations import here, missing, recorded, wanted
 from orchestrator.plan import Plan
 from orchestrator.quiet import LatencyEstimator
 from orchestrator.runner.base import Missing
-from orchestrator.screen import STAGE_KINDS, duration, number, plural, signature
+from orchestrator.screen import STAGE_KINDS, duration, number, plural, tell
 from orchestrator.spec.load import shipped_studies
 from orchestrator.sweep import Summary
 from orchestrator.trials import find_trial
+from orchestrator.words import brief
 from trainables.export.facts import Facts
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def plan_report(
 ) -> None:
     """What a sweep would run, what is cached and what sharing saves; an estimate of the time."""
     for warning in warnings:
-        say(terminal, f"warning: {warning}")
+        tell(terminal, f"warning: {warning}")
     say(
         terminal,
         f"{plan.spec.study}: {plural(plan.cells, 'cell')} + {plural(len(plan.trials) - plan.cells, 'baseline')}",
@@ -117,7 +118,10 @@ def plan_report(
     for item in plan.excluded:
         say(terminal, f"excluded: {plural(item.count, 'cell')} by `{item.expression}`")
     if plan.collapsed:
-        say(terminal, f"collapsed: {plural(plan.collapsed, 'cell')} that `when`, or leaves without effect, make equal to another")
+        say(
+            terminal,
+            f"collapsed: {plural(plan.collapsed, 'cell')} that `when`, or leaves without effect, make equal to another",
+        )
     _sharing(terminal, plan, estimator)
     _time_needed(terminal, plan, list(to_run.values()), cores)
 
@@ -175,7 +179,7 @@ def trial_report(terminal: Console, layout: Layout, beginning: str) -> None:
             table.add_row(name, number(value), "" if unit == "1" else unit)
     terminal.print(table)
     if isinstance(row.get("error"), str):
-        say(terminal, row["error"])
+        tell(terminal, row["error"])
     keys = [value for name, value in row.items() if name.startswith("stage_keys.") and isinstance(value, str)]
     records = replay(layout.ledger).records
     _stages(terminal, layout, keys, records)
@@ -228,6 +232,8 @@ def _table(*columns: str, title: str | None = None, numbers: bool = True) -> Tab
 def _cell(row: Mapping[Any, Any], name: str) -> str:
     unit = COLUMNS[name].unit if name in COLUMNS else ""
     text = number(row[name], unit)
+    if name.endswith("sha256"):
+        return text[:12]
     spread = row.get(f"{name}_std")
     if not isinstance(spread, float) or spread != spread or not isinstance(row[name], float):
         return text
@@ -253,9 +259,10 @@ def _argument(objective: Objective) -> str:
 def _failures(terminal: Console, df: "pd.DataFrame") -> int:
     """Trials that did not get through, grouped by their error; returns how many failed."""
     bad = df[df["status"].isin(["failed", "infeasible"])]
-    for (status, error), rows in bad.groupby(["status", bad["error"].map(signature)]):
+    for (status, error), rows in bad.groupby(["status", bad["error"].map(brief)]):
         trials = ", ".join(rows["trial_id"].head(3)) + (", ..." if len(rows) > 3 else "")
-        say(terminal, f"{len(rows)} {status}: {error}\n  {trials}; see: orchestrator show {rows['trial_id'].iloc[0]}")
+        tell(terminal, f"{len(rows)} {status}: {error}")
+        say(terminal, f"  {trials}; see: orchestrator show {rows['trial_id'].iloc[0]}")
     return int((df["status"] == "failed").sum())
 
 
@@ -280,23 +287,50 @@ def _time_needed(terminal: Console, plan: Plan, estimates: Sequence[Estimate], c
 
 
 def _stages(terminal: Console, layout: Layout, keys: Sequence[str], records: Mapping[str, StageRecord]) -> None:
-    table = _table("stage", "key", "status", "busy", "host", "run", "artifact", numbers=False)
+    table = _table("stage", "status", "busy", "host", "run", "output", numbers=False)
     for key in keys:
         if record := records.get(key):
-            where = str(layout.artifacts.path(key)) if layout.artifacts.has(key) else "-"
-            table.add_row(record.kind, key, record.status, duration(record.busy_s), record.host, record.run, where)
+            kept = "kept" if layout.artifacts.has(key) else "-"
+            table.add_row(record.kind, record.status, duration(record.busy_s), record.host, record.run, kept)
     terminal.print(table)
+    for key in keys:
+        if layout.artifacts.has(key):
+            say(terminal, f"{records[key].kind if key in records else 'output'}: {layout.artifacts.path(key)}")
 
 
 def _latencies(terminal: Console, keys: Sequence[str], records: Mapping[str, StageRecord]) -> None:
     """Every observation of the trial's network, on whatever machine it was taken."""
     sums = {records[key].artifact_sha256 for key in keys if key in records and records[key].kind == "evaluate"}
-    names = ("latency_ms", "latency_q1_ms", "latency_q3_ms", "dense_ms", "same_runtime_dense_ms", "latency_ratio")
-    table = _table("runtime", "batch", "threads", *names, "status", "machine")
+    by_machine: defaultdict[str, list[StageRecord]] = defaultdict(list)
     for record in records.values():
         if record.kind == "latency" and record.parent_sha256 in sums:
-            found = recorded(record)
-            how = (str(record.config[name]) for name in ("runtime", "batch", "threads"))
-            table.add_row(*how, *(number(found.get(name)) for name in names), record.status, record.machine)
-    if table.row_count:
+            by_machine[record.machine].append(record)
+    for machine, taken in by_machine.items():
+        table = _table("runtime", "batch", "threads", "ms (quartiles)", "ratio", "agreement")
+        for record in taken:
+            table.add_row(*_latency_cells(record))
         terminal.print(table)
+        for reason in dict.fromkeys(map(_not_measured, taken)):
+            if reason:
+                tell(terminal, reason)
+        tell(terminal, f"measured on {machine}; ratio: time of the dense parent in OpenVINO fp32 / this")
+
+
+def _latency_cells(record: StageRecord) -> list[str]:
+    found = recorded(record)
+    names = ("latency_ms", "latency_q1_ms", "latency_q3_ms", "latency_ratio")
+    median, low, high, ratio = (_three_digits(found.get(name)) for name in names)
+    agreement = number(found.get("runtime_agreement"), "fraction")
+    spread = f"{median} ({low}-{high})" if record.status == "complete" else record.status
+    return [*(str(record.config[name]) for name in ("runtime", "batch", "threads")), spread, ratio, agreement]
+
+
+def _three_digits(value: float | None) -> str:
+    return f"{value:.3g}" if value is not None and abs(value) < 100 else number(value)
+
+
+def _not_measured(record: StageRecord) -> str:
+    """Why an observation has no figures; equal for the batch sizes of one runtime."""
+    if record.status == "complete":
+        return ""
+    return f"{record.config['runtime']} {record.status}: {brief(record.error or 'no reason was kept')}"

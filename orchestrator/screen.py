@@ -16,6 +16,7 @@ from orchestrator.ledger import StageRecord
 from orchestrator.locks import Holder
 from orchestrator.plan import Plan
 from orchestrator.runner.base import Missing
+from orchestrator.words import brief
 from trainables.keys import Stage
 
 PLAIN_EVERY_S = 5.0
@@ -67,7 +68,7 @@ class SweepScreen:
         self._totals: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
         self._running: dict[str, Stage] = {}
-        self._errors: defaultdict[str, list[str]] = defaultdict(list)
+        self._errors: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._left_out = 0
         self._draining = False
 
@@ -84,7 +85,7 @@ class SweepScreen:
 
     def warned(self, message: str) -> None:
         """Print a warning above the display."""
-        self._console.print(f"warning: {message}", style="yellow", highlight=False, markup=False)
+        tell(self._console, f"warning: {message}", style="yellow")
 
     def waiting(self, holder: Holder) -> None:
         """Say that another process runs this plan."""
@@ -147,12 +148,13 @@ class SweepScreen:
         self._say("stopping: what runs is finished and kept; another Ctrl-C stops at once")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        tell(self._console, text)
 
     def _failed(self, record: StageRecord) -> None:
-        reason = signature(record.error or record.status)
-        self._errors[reason].append(record.key)
-        if self._live is None and len(self._errors[reason]) == 1:
+        reason = brief(record.error or record.status)
+        same = self._errors[record.status, reason]
+        same.append(record.key)
+        if self._live is None and len(same) == 1:
             self.warned(f"stage {record.kind} {record.key[:12]} (seed {record.seed}) {record.status}: {reason}")
 
     def _print_plain(self) -> None:
@@ -160,15 +162,18 @@ class SweepScreen:
         self._say(f"{self._counts()}, {len(self._running)} with the workers, {self._time_left()}")
 
     def _counts(self) -> str:
-        failed = sum(map(len, self._errors.values()))
-        bad = f", {failed} failed and {self._left_out} below them left out" if failed else ""
+        counts = Counter[str]()
+        for (status, _), keys in self._errors.items():
+            counts[status] += len(keys)
+        bad = "".join(f", {count} {status}" for status, count in counts.items())
+        bad += f", {self._left_out} below them left out" if counts else ""
         return f"{self._done.total()}/{self._totals.total()} stages done{bad}"
 
     def _time_left(self) -> str:
         elapsed = duration(time.monotonic() - self._started)
         if not self._done:
             return f"{elapsed} elapsed, starting workers"
-        return f"{elapsed} elapsed, about {duration(self._remaining_s)} left"
+        return f"{elapsed} elapsed, about {duration(max(0.0, self._remaining_s))} left"
 
     def _picture(self) -> RenderableType:
         bars = Table.grid(padding=(0, 2))
@@ -180,19 +185,19 @@ class SweepScreen:
         running = sorted(self._running.values(), key=lambda stage: STAGE_KINDS.index(stage.kind))
         lines += [Text(f"  {stage_line(stage)}", style="dim") for stage in running[:RUNNING_SHOWN]]
         if self._left_out:
-            lines.append(Text(f"  {self._left_out} stages below a failed one are left out", style="red"))
+            lines.append(Text(f"  {self._left_out} stages below a failed or infeasible one are left out", style="red"))
         lines += [
-            Text(f"  {len(keys)} failed: {reason}", style="red")
-            for reason, keys in list(self._errors.items())[-ERRORS_SHOWN:]
+            Text(f"  {len(keys)} {status}: {reason}", style="red")
+            for (status, reason), keys in list(self._errors.items())[-ERRORS_SHOWN:]
         ]
         if self._draining:
             lines.append(Text("  stopping after what runs", style="yellow"))
         return Group(bars, *lines)
 
 
-def signature(error: str) -> str:
-    """The line by which equal errors are grouped: the last one, where a traceback has its message."""
-    return error.strip().splitlines()[-1][:160]
+def tell(terminal: Console, text: str, style: str = "") -> None:
+    """Print a message: on a terminal wrapped between words, in a pipe as one line that can be searched."""
+    terminal.print(text, style=style, highlight=False, markup=False, soft_wrap=not terminal.is_terminal)
 
 
 def stage_line(stage: Stage) -> str:

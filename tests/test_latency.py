@@ -388,6 +388,17 @@ def test_the_pass_gives_up_where_every_process_dies(timed: Plan, tmp_path: Path)
     assert "no more latency is measured" in watcher.warnings[-1]
 
 
+def test_a_failed_latency_is_told_once_a_network_and_runtime_by_its_trial(timed: Plan, tmp_path: Path) -> None:
+    def refused(request: Request) -> Answer:
+        return Answer(status="failed", failure="export", busy_s=0.1, error="the same class on 90.00 % of the images")
+
+    failing, watcher, _ = passed(timed, tmp_path, refused)
+    failing.run()
+    assert (failing.taken, len(watcher.warnings)) == (16, 8), "4 networks in 2 runtimes, not at 2 batch sizes"
+    for trial in timed.trials:
+        assert sum(f"trial {trial.id} in " in warning for warning in watcher.warnings) == 2
+
+
 def test_draining_keeps_what_was_taken(timed: Plan, tmp_path: Path) -> None:
     def drains(request: Request) -> Answer:
         stopped.drain()
@@ -405,7 +416,8 @@ def test_a_network_that_is_gone_is_told_and_left_out(timed: Plan, tmp_path: Path
     Layout(tmp_path).artifacts.path(gone).unlink()
     lacking.run()
     assert lacking.taken == 12
-    assert all(gone[:12] in warning for warning in watcher.warnings)
+    (warning,) = watcher.warnings
+    assert f"trial {timed.trials[0].id} is gone" in warning, "once, by a name that `show` knows"
     assert gone in outputs_needed(missing(timed, lacking.records, SITE)), "the next sweep makes it again"
 
 

@@ -1,0 +1,23 @@
+"""How an error of a stage is told in a line, on a screen and in a warning."""
+
+LONGEST = 600
+
+
+def brief(error: str, longest: int = LONGEST) -> str:
+    """An error as one line: of a traceback its message, else all of it.
+
+    Equal lines are one kind of error. Where one is longer than `longest` characters, words in its middle are left out:
+    it begins with what is wrong and ends with what to do.
+    """
+    lines = error.strip().splitlines() or [""]
+    traced = any(line.startswith('  File "') for line in lines)
+    words = (lines[-1] if traced else " ".join(lines)).split()
+    text = " ".join(words)
+    if len(text) <= longest:
+        return text
+    return f"{_cut(text[: 2 * longest // 3])} ... {_cut(text[: -longest // 3 : -1])[::-1]}"
+
+
+def _cut(text: str) -> str:
+    """Without the word that may be torn at its end."""
+    return text.rpartition(" ")[0] or text

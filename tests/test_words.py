@@ -1,0 +1,105 @@
+"""Errors as a person reads them: whole words, and the advice at the end kept."""
+
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from orchestrator import reports
+from orchestrator.ledger import StageRecord
+from orchestrator.screen import SweepScreen, tell
+from orchestrator.words import LONGEST, brief
+
+LONG = "the same class on 97.25 % of 360 images; compress.activations sign needs model.block bn_first, " * 2
+
+
+def record(key: str, status: str, error: str | None, **more: object) -> StageRecord:
+    return StageRecord(
+        key=key, kind="compress", parent=None, seed=0, status=status,  # pyright: ignore[reportArgumentType]
+        busy_s=1.0, started_at=0.0, finished_at=1.0, error=error, **more,  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+
+
+def console(width: int, *, terminal: bool) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
+
+
+def printed(terminal: Console) -> str:
+    assert isinstance(terminal.file, io.StringIO)
+    return terminal.file.getvalue()
+
+
+def test_an_error_is_one_line_of_all_its_words() -> None:
+    assert brief(LONG) == LONG.strip(), "longer than a line, and not cut"
+    assert brief("one\n  two\n\nthree ") == "one two three"
+    assert brief('Traceback\n  File "a.py", line 1, in f\n    g()\nValueError: no') == "ValueError: no"
+    assert brief("") == ""
+
+
+@given(st.lists(st.text("ab9.%", min_size=1, max_size=30), min_size=1, max_size=200))
+def test_a_long_error_is_cut_between_words_and_keeps_its_end(words: list[str]) -> None:
+    text = " ".join(words)
+    cut = brief(text)
+    if len(text) <= LONGEST:
+        assert cut == text
+        return
+    head, tail = cut.split(" ... ")
+    assert len(cut) <= LONGEST + len(" ... ")
+    assert text.startswith(f"{head} ")
+    assert text.endswith(f" {tail}")
+    assert len(tail) > LONGEST // 4
+
+
+def test_a_terminal_wraps_between_words_and_a_pipe_does_not() -> None:
+    narrow, pipe = console(40, terminal=True), console(40, terminal=False)
+    for each in (narrow, pipe):
+        tell(each, LONG)
+    assert printed(pipe).count("\n") == 1
+    assert [line.split() for line in printed(narrow).splitlines()] != [LONG.split()]
+    assert printed(narrow).split() == LONG.split()
+
+
+def test_the_live_view_tells_infeasible_from_failed_and_no_time_is_below_zero() -> None:
+    terminal = console(120, terminal=True)
+    with SweepScreen(terminal).showing() as screen:
+        screen.measuring(1, "machine", 1.0)
+        screen.finished([record("a", "infeasible", "cannot"), record("b", "failed", "broke")], ["c"], -2.7e-14)
+    shown = printed(terminal)
+    assert "1 infeasible: cannot" in shown
+    assert "1 failed: broke" in shown
+    assert "about 0 s left" in shown
+    assert "-2.7" not in shown
+
+
+def test_latencies_fit_into_eighty_columns_with_the_machine_told_once() -> None:
+    figures = {f"{name}{part}_ms": 0.123456 for name in ("latency", "dense") for part in ("", "_q1", "_q3")}
+    more = {"same_runtime_dense_ms": None, "runtime_agreement": 1.0}
+    machine = "x86_64 Some CPU 25/17/1 2 cores avx2 avx512f"
+    evaluated = StageRecord(
+        key="e", kind="evaluate", parent=None, seed=0, status="complete", busy_s=1.0, started_at=0.0, finished_at=1.0,
+        artifact_sha256="net",
+    )  # fmt: skip
+
+    def observed(runtime: str, batch: int, status: str, error: str | None) -> StageRecord:
+        return StageRecord(
+            key=f"{runtime}{batch}", kind="latency", parent="e", seed=0, busy_s=1.0, started_at=0.0, finished_at=1.0,
+            status=status, error=error, metrics={**figures, **more} if status == "complete" else {},  # pyright: ignore[reportArgumentType]
+            config={"runtime": runtime, "batch": batch, "threads": 1}, parent_sha256="net", machine=machine,
+        )  # fmt: skip
+
+    taken = [
+        *(observed("onnxruntime", batch, "complete", None) for batch in (1, 256)),
+        *(observed("packed", batch, "infeasible", "the packed runtime wants few bits") for batch in (1, 256)),
+    ]
+    terminal = console(80, terminal=True)
+    records = {one.key: one for one in (evaluated, *taken)}
+    reports._latencies(terminal, ["e"], records)  # pyright: ignore[reportPrivateUsage]
+    shown = printed(terminal)
+    assert shown.count(machine) == 1
+    assert shown.count("wants few bits") == 1, "once a runtime"
+    assert "0.123 (0.123-0.123)" in shown
+    assert "100.00 %" in shown
+    assert "complete" not in shown
+    rows = [line for line in shown.splitlines() if line.startswith("│")]
+    assert len(rows) == 4, "no row is folded"
