@@ -42,9 +42,9 @@ def _use(facts: Facts) -> Iterator[str]:
     own = _own_module(facts)
     allow = " --allow-code" if own and facts.format == "packed" else ""
     yield f"    python predict.py image.png{allow}        # needs {_NEEDS[facts.format]}"
-    yield f"    orchestrator predict . image.png{allow}   # from this folder; --resize, --csv, --json"
+    yield f"    orchestrator predict . image.png{allow}   # from this folder; see its --help"
     yield ""
-    yield "Both print path, class, name and probability; the second takes folders, arrays and, with --resize, other sizes."
+    yield "Both print path, class, name and probability; the second takes folders and arrays too."
     if allow:
         yield f"The network is built by code: the module `{own}`, unchanged since it was trained, must lie beside"
         yield "`predict.py` or on Python's path. Exported as `onnx` or `torch` it needs no code."
