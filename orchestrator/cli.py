@@ -143,7 +143,7 @@ def _planned(
     from orchestrator.sources import Sources
     from orchestrator.spec.load import load_spec
 
-    spec = load_spec(options.study, options.overrides)
+    spec = load_spec(options.study, options.overrides, allow_code=options.allow_code)
     probes = Layout(options.results.resolve()).probes
     device = spec.resources.device
     precisions = Precisions(probes, device, _announce, may_probe=may_probe, before_probe=before_probe)

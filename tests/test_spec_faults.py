@@ -407,3 +407,18 @@ def test_a_section_from_the_command_line_has_one_fault_and_no_place_in_the_file(
 )
 def test_what_can_run_or_be_measured_is_no_fault(tmp_path: Path, text: str) -> None:
     load(tmp_path, HEAD + text, *(["latency={}"] if "latency" in text else []))
+
+
+def test_code_of_ones_own_is_refused_at_its_place_unless_it_is_allowed(tmp_path: Path) -> None:
+    text = (
+        HEAD.replace("resnet8", "'own.nets:small'") + "zip: {model.name: [resnet8, 'own:net'], train.lr: [0.1, 0.2]}\n"
+    )
+    load(tmp_path, text)
+    with pytest.raises(SpecError) as caught:
+        load_spec(str(tmp_path / "study.yaml"), allow_code=False)
+    first, second = map(str, caught.value.faults)
+    assert first.startswith("line 4, column 17: base.model.name: 'own.nets:small' is code of your own. With --allow-c")
+    assert second.startswith("line 6, column 29: zip.model.name[1]: 'own:net' is code of your own. With --allow-code")
+    with pytest.raises(SpecError, match=r"axes.model\[1\].name: 'own:net' is code .* \(from --set axes"):
+        load_spec(str(tmp_path / "study.yaml"), ["zip=null", "axes={model: [{name: resnet8}, {name: own:net}]}"],
+                  allow_code=False)  # fmt: skip

@@ -103,3 +103,8 @@ def test_latencies_fit_into_eighty_columns_with_the_machine_told_once() -> None:
     assert "complete" not in shown
     rows = [line for line in shown.splitlines() if line.startswith("│")]
     assert len(rows) == 4, "no row is folded"
+
+
+def test_a_hash_in_a_front_is_a_short_one() -> None:
+    text = reports._cell({"model.code_sha256": "0123456789abcdef" * 4}, "model.code_sha256")  # pyright: ignore[reportPrivateUsage]
+    assert text == "0123456789ab"

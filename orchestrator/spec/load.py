@@ -18,6 +18,10 @@ from orchestrator.spec.yaml_nodes import Node, Value, parse, read
 from trainables.model_names import is_code
 
 MAX_FAULTS = 50
+OWN_CODE = (
+    "is code of your own. With --allow-code it is imported and run in the workers, from the working folder or as "
+    "installed, and the SHA-256 of its sources becomes part of every key"
+)
 
 
 def shipped_studies() -> Path:
@@ -27,8 +31,10 @@ def shipped_studies() -> Path:
     return inside if inside.is_dir() else package.parent / "search_spaces"
 
 
-def load_spec(name: str, overrides: Sequence[str] = ()) -> StudySpec:
+def load_spec(name: str, overrides: Sequence[str] = (), *, allow_code: bool = True) -> StudySpec:
     """Read a study by path, or by bare name from the working folder or else from the shipped studies.
+
+    Nothing of a model of the user's own is imported here; without `allow_code` a study that names one is refused.
 
     Raises:
         SpecError: the file is absent, unreadable or wrong, or an override is; it holds every fault found.
@@ -43,7 +49,10 @@ def load_spec(name: str, overrides: Sequence[str] = ()) -> StudySpec:
         raise SpecError(str(path), faults[:MAX_FAULTS] or [_no_study(root)])
     misread = {(fault.line, fault.column) for fault in faults}
     root = apply(root, overrides, faults)
-    spec = _Reader(root, faults).spec(str(path), _question(text))
+    reader = _Reader(root, faults)
+    spec = reader.spec(str(path), _question(text))
+    if not allow_code:
+        reader.refuse_code()
     if faults or spec is None:
         raise SpecError(str(path), _in_order(faults, misread))
     return spec
@@ -146,6 +155,19 @@ class _Reader:
         self._check_cells(found)
         return found
 
+    def refuse_code(self) -> None:
+        """A fault at each name of a model of the user's own."""
+        found: list[tuple[str, Node | None]] = [("base.model.name", self._entry(self.base.get("model"), "name"))]
+        for where, path, node in self._axis_entries():
+            items = node.value if isinstance(node.value, tuple) and path in ("model", "model.name") else ()
+            for number, item in enumerate(items):
+                place = f"{where}.{path}[{number}]"
+                found.append((place, item) if path == "model.name" else (f"{place}.name", self._entry(item, "name")))
+        for key, node in found:
+            name = node.plain() if node is not None else None
+            if node is not None and isinstance(name, str) and is_code(name):
+                self.faults.append(node.fault(key, f"{show(name)} {OWN_CODE}"))
+
     def _study(self) -> str:
         node = self.entries.get("study")
         if node is not None:
@@ -171,8 +193,11 @@ class _Reader:
         return found
 
     @staticmethod
-    def _plain_at(node: Node | None, key: str) -> Value:
-        entry = node.value.get(key) if node is not None and isinstance(node.value, Mapping) else None
+    def _entry(node: Node | None, key: str) -> Node | None:
+        return node.value.get(key) if node is not None and isinstance(node.value, Mapping) else None
+
+    def _plain_at(self, node: Node | None, key: str) -> Value:
+        entry = self._entry(node, key)
         return entry.plain() if entry is not None else None
 
     def _axis_entries(self) -> list[tuple[str, str, Node]]:
