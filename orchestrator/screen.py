@@ -185,7 +185,9 @@ class SweepScreen:
         running = sorted(self._running.values(), key=lambda stage: STAGE_KINDS.index(stage.kind))
         lines += [Text(f"  {stage_line(stage)}", style="dim") for stage in running[:RUNNING_SHOWN]]
         if self._left_out:
-            lines.append(Text(f"  {self._left_out} stages below a failed or infeasible one are left out", style="red"))
+            lines.append(
+                Text(f"  left out below failed or infeasible ones: {plural(self._left_out, 'stage')}", style="red")
+            )
         lines += [
             Text(f"  {len(keys)} {status}: {reason}", style="red")
             for (status, reason), keys in list(self._errors.items())[-ERRORS_SHOWN:]
