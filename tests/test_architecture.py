@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainables.data": {"config", "errors", "training.randomness"},
     "trainables.sources": {"errors"},
     "trainables.models": {"config", "errors", "model_names", "sources", "quantize", "training.randomness"},
-    "trainables.pruning": {"config", "errors", "quantize"},
+    "trainables.pruning": {"config", "errors", "quantize", "models"},
     "trainables.methods": {"config", "errors", "quantize", "pruning", "data", "models", "training"},
     "trainables.export": {"config", "errors", "quantize", "pruning", "data", "models", "training"},
     "trainables.export.facts": {"config"},

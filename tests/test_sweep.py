@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -83,7 +84,7 @@ def test_shared_equals_unshared_bit_for_bit(swept: Command) -> None:
         for stage in PathFinder().path(trial.config, trial.seed):
             outcome = run_stage(stage, datasets.of(stage.config.data, stage.seed), artifact)
             artifact, found = outcome.artifact, found | dict(outcome.metrics)
-        row = table.loc[trial.id]
+        row: dict[str, Any] = table.loc[trial.id].to_dict()
         assert {name: None if pd.isna(row[name]) else row[name] for name in found} == found
 
 

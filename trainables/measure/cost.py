@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import CostConfig
+from trainables.models.modes import modes_kept
 
 FP_BITS = 32
 TRITS_A_BYTE = 5
@@ -74,7 +75,6 @@ def layer_macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     """
     names: dict[nn.Module, str] = {model.get_submodule(name): name for name in layer_weights(model)}
     macs = dict.fromkeys(names.values(), 0)
-    training = {module: module.training for module in model.modules()}
 
     def count(layer: nn.Module, _: object, output: Tensor) -> None:
         weight = layer.get_parameter("weight")
@@ -82,12 +82,11 @@ def layer_macs(model: nn.Module, example: Tensor) -> dict[str, int]:
 
     hooks = [layer.register_forward_hook(count) for layer in names]
     try:
-        model.eval()(example)
+        with modes_kept(model):
+            model(example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, was in training.items():
-            module.training = was
     return macs
 
 

@@ -14,6 +14,7 @@ import torch_pruning.ops
 from torch import Tensor, nn
 
 from trainables.errors import InfeasibleError
+from trainables.models.modes import modes_kept
 from trainables.pruning.sharing import refuse_shared
 
 Scope = Literal["inner", "all"]
@@ -92,10 +93,9 @@ def channel_groups(model: nn.Module, example: Tensor, scope: Scope) -> tuple[Cha
 
 def _traced(model: nn.Module, example: Tensor) -> list[list[Any]]:
     """All groups of torch-pruning's graph, as lists of its items."""
-    training = {module: module.training for module in model.modules()}
     graph = torch_pruning.DependencyGraph()
     try:
-        with torch.enable_grad(), warnings.catch_warnings():
+        with torch.enable_grad(), warnings.catch_warnings(), modes_kept(model):
             # where it gives up on a depth, it would go on for hours or forget channels
             warnings.filterwarnings("error", message="Maximum recursive depth")
             # a tuple: given a bare tensor, the tracer first tries it without its batch axis and counts layers twice
@@ -106,9 +106,6 @@ def _traced(model: nn.Module, example: Tensor) -> list[list[Any]]:
     except Exception as error:  # it has no errors of its own: whatever breaks in it, it cannot follow the network
         msg = f"the channels of {type(model).__name__} cannot be followed: {type(error).__name__}: {error}"
         raise InfeasibleError(msg) from error
-    finally:
-        for module, was in training.items():
-            module.training = was
 
 
 def _read(items: Sequence[Any], order: dict[str, int]) -> ChannelGroup | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import InfeasibleError
+from trainables.models.modes import modes_kept
 
 
 def refuse_shared(model: nn.Module, example: Tensor, names: Collection[str]) -> None:
@@ -52,15 +53,13 @@ def _calls(model: nn.Module, example: Tensor, names: Collection[str]) -> Counter
     def count(name: str) -> None:
         counted[name] += 1
 
-    training = {module: module.training for module in model.modules()}
     hooks = [
         model.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: count(name)) for name in sorted(names)
     ]
     try:
-        model.eval()(example)
+        with modes_kept(model):
+            model(example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, was in training.items():
-            module.training = was
     return counted
