@@ -84,7 +84,7 @@ def test_shared_equals_unshared_bit_for_bit(swept: Command) -> None:
         for stage in PathFinder().path(trial.config, trial.seed):
             outcome = run_stage(stage, datasets.of(stage.config.data, stage.seed), artifact)
             artifact, found = outcome.artifact, found | dict(outcome.metrics)
-        row: dict[str, Any] = table.loc[trial.id].to_dict()
+        row: dict[Any, Any] = table.loc[trial.id].to_dict()
         assert {name: None if pd.isna(row[name]) else row[name] for name in found} == found
 
 
