@@ -9,6 +9,7 @@ from typing import Literal
 
 from orchestrator.errors import PlanError
 from orchestrator.search.cells import Cell, Excluded, cells
+from orchestrator.spec.load import OWN_CODE
 from orchestrator.spec.model import StudySpec
 from trainables.config import (
     BinaryConfig,
@@ -114,10 +115,7 @@ def _sources(spec: StudySpec, models: Iterable[str], sources_of: SourcesOf | Non
     """The hashes of all own models, before anything is timed or run."""
     own = sorted(filter(is_code, models))
     if own and sources_of is None:
-        raise PlanError(
-            f"{spec.source}: model.name {own[0]} is code of your own. With --allow-code it is imported and run in the "
-            "workers, from the working folder or as installed, and the SHA-256 of its sources becomes part of every key"
-        )
+        raise PlanError(f"{spec.source}: model.name {own[0]} {OWN_CODE}")
     return {name: sources_of(name) for name in own} if sources_of else {}
 
 

@@ -8,11 +8,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from trainables.config import CostConfig
-from trainables.models.modes import modes_kept
+from trainables.models.modes import watch
 
 FP_BITS = 32
 TRITS_A_BYTE = 5
@@ -67,26 +66,18 @@ def layer_weights(model: nn.Module) -> dict[str, int]:
     return {name: m.weight.numel() for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
 
 
-@torch.no_grad()
 def layer_macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Multiply-accumulates of each convolution and linear layer for one image `example`, shape (1, C, H, W).
 
     Weights x output positions, which holds for grouped convolutions too; a layer that runs twice counts twice.
     """
-    names: dict[nn.Module, str] = {model.get_submodule(name): name for name in layer_weights(model)}
-    macs = dict.fromkeys(names.values(), 0)
+    macs = dict.fromkeys(layer_weights(model), 0)
 
-    def count(layer: nn.Module, _: object, output: Tensor) -> None:
-        weight = layer.get_parameter("weight")
-        macs[names[layer]] += weight.numel() * (output.numel() // weight.shape[0])
+    def count(name: str, output: Tensor) -> None:
+        weight = model.get_submodule(name).get_parameter("weight")
+        macs[name] += weight.numel() * (output.numel() // weight.shape[0])
 
-    hooks = [layer.register_forward_hook(count) for layer in names]
-    try:
-        with modes_kept(model):
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watch(model, example, macs, count)
     return macs
 
 

@@ -3,11 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection
 
-import torch
 from torch import Tensor, nn
 
 from trainables.errors import InfeasibleError
-from trainables.models.modes import modes_kept
+from trainables.models.modes import watch
 
 
 def refuse_shared(model: nn.Module, example: Tensor, names: Collection[str]) -> None:
@@ -45,21 +44,8 @@ def _tied(model: nn.Module) -> dict[str, str]:
     }
 
 
-@torch.no_grad()
 def _calls(model: nn.Module, example: Tensor, names: Collection[str]) -> Counter[str]:
     """How often each layer runs in one pass."""
     counted: Counter[str] = Counter()
-
-    def count(name: str) -> None:
-        counted[name] += 1
-
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: count(name)) for name in sorted(names)
-    ]
-    try:
-        with modes_kept(model):
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watch(model, example, names, lambda name, _: counted.update([name]))
     return counted
