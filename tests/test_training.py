@@ -149,7 +149,7 @@ def test_loop_equals_the_plain_one(few: Dataset, monkeypatch: pytest.MonkeyPatch
     expected = network()
     reference_fit(expected, few, settings, seed=3)
     for chunk in (1, 1 << 20):  # images prepared batch by batch, and all at once
-        monkeypatch.setattr("trainables.training.loop.CHUNK_BYTES", chunk)
+        monkeypatch.setattr("trainables.training.loop.CHUNK_BYTES", {"cpu": chunk})
         model = network()
         fit(model, few, settings, seed=3)
         torch.testing.assert_close(model.state_dict(), expected.state_dict(), rtol=1e-3, atol=1e-4)

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
@@ -17,10 +18,11 @@ from trainables.training.augment import AUGMENTATIONS
 from trainables.training.randomness import generator
 from trainables.training.schedules import SCHEDULES
 from trainables.training.sgd import Sgd
+from trainables.training.steps import Step, step_of
 
-# Images are gathered, augmented and normalised this many bytes (of uint8) at a time: few operations for small images,
-# and for large ones a working set that stays in the cache.
-CHUNK_BYTES = 1 << 20
+# Images are gathered, augmented and normalised this many bytes (of uint8) at a time. On a CPU: few operations for small
+# images, and for large ones a working set that stays in the cache. On a GPU: few waits for random numbers.
+CHUNK_BYTES: Mapping[Device, int] = {"cpu": 1 << 20, "cuda": 1 << 26}
 
 
 class Hooks(Protocol):
@@ -31,7 +33,7 @@ class Hooks(Protocol):
         ...
 
     def loss(self, model: nn.Module, images: Tensor, logits: Tensor, task: Tensor) -> Tensor:
-        """What a step minimises, given the task's loss."""
+        """What a step minimises, given the task's loss; on a GPU called once an epoch and recorded."""
         ...
 
     def after_step(self, model: nn.Module) -> None:
@@ -85,12 +87,13 @@ def fit(
     optimizer = Sgd(model.parameters(), settings.momentum, settings.weight_decay)
     rate = SCHEDULES[settings.schedule]
     batches = _Batches(data, settings, seed)
+    step = step_of(model, optimizer, partial(_loss, settings=settings, hooks=hooks), settings.device)
     records: list[dict[str, float]] = []
     for epoch in range(settings.epochs):
         if hooks is not None:
             hooks.before_epoch(model, epoch, settings.epochs)
         start = time.perf_counter()
-        loss = _epoch(model, batches, optimizer, settings, epoch, hooks)
+        loss = _epoch(model, batches, step, settings, epoch, hooks)
         seconds = time.perf_counter() - start
         if hooks is not None:
             hooks.after_epoch(model, epoch, settings.epochs)
@@ -137,7 +140,7 @@ class _Batches:
         self.noise = generator(seed, "augmentation")
         self.augment = AUGMENTATIONS[settings.augment]
         batch_bytes = settings.batch_size * data.train.images[0].numel()
-        self.chunk = settings.batch_size * max(1, CHUNK_BYTES // batch_bytes)
+        self.chunk = settings.batch_size * max(1, CHUNK_BYTES[settings.device] // batch_bytes)
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(images fp32 (B, C, H, W) in channels_last, labels (B,)) of each full batch."""
@@ -151,7 +154,7 @@ class _Batches:
 def _epoch(
     model: nn.Module,
     batches: _Batches,
-    optimizer: Sgd,
+    step: Step,
     settings: Settings,
     epoch: int,
     hooks: Hooks | None,
@@ -160,13 +163,9 @@ def _epoch(
     model.train()
     rate = SCHEDULES[settings.schedule]
     total = torch.zeros((), device=settings.device)
-    for step, (images, labels) in enumerate(batches.epoch(), start=epoch * batches.steps):
-        lr = rate(step, settings.epochs * batches.steps, settings.lr)
-        loss = _loss(model, images, labels, settings, hooks)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step(lr)
-        total += loss.detach()
+    step.begin_epoch()
+    for number, (images, labels) in enumerate(batches.epoch(), start=epoch * batches.steps):
+        total += step(images, labels, rate(number, settings.epochs * batches.steps, settings.lr))
         if hooks is not None:
             hooks.after_step(model)
     mean = float(total) / batches.steps  # the only wait for the device

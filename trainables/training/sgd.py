@@ -36,8 +36,8 @@ class Sgd:
                 parameter.grad = None
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Move the parameters that have a gradient."""
+    def step(self, lr: float | Tensor) -> None:
+        """Move the parameters that have a gradient; `lr` may be a scalar tensor on their device."""
         for parameters, velocities, decay in self.groups:
             triples = [(p, p.grad, v) for p, v in zip(parameters, velocities, strict=True) if p.grad is not None]
             if triples:
@@ -45,7 +45,7 @@ class Sgd:
                 self._update(moved, gradients, speeds, lr, decay)
 
     def _update(
-        self, moved: list[Tensor], gradients: list[Tensor], speeds: list[Tensor], lr: float, decay: float
+        self, moved: list[Tensor], gradients: list[Tensor], speeds: list[Tensor], lr: float | Tensor, decay: float
     ) -> None:
         torch._fused_sgd_(  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
             moved,
