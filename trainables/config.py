@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self, cast, get_args
 from pydantic import Field, field_validator, model_validator
 
 from trainables.model_config import NATIVE_WIDTH, ModelConfig, Section
+from trainables.select_config import SelectConfig
 
 Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
@@ -286,6 +287,7 @@ class TrialConfig(Section):
     """One trial: a path of stages from data to a measured network."""
 
     data: DataConfig
+    select: SelectConfig | None = None
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     compress: CompressConfig | None = None
