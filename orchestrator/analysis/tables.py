@@ -46,7 +46,14 @@ _IDENTITY = (
     Column("study", "", None, True, "string", "name of the study"),
     Column("trial_id", "", None, True, "string", "the trial's identity: equal configs and seeds have equal ids"),
     Column("role", "", None, True, "string", "`cell` of the grid, or a `baseline` that the plan added"),
-    Column("baseline", "", None, True, "string", "`dense`, `dense_finetuned` or `binary`; null for cells"),
+    Column(
+        "baseline",
+        "",
+        None,
+        True,
+        "string",
+        "`dense`, `dense_finetuned`, `binary`, `random` (labels drawn by chance) or `all_labels`; null for cells",
+    ),
     Column("seed", "", None, True, "int64", "seed of the trial; cells of one seed share splits and batches"),
     Column("status", "", None, True, "string", f"`complete`, `failed` or `infeasible`; null if unfinished; {_BUT}"),
     Column("failure", "", None, True, "string", f"kind of failure (`diverged`, ...); null where there is none; {_BUT}"),
@@ -74,6 +81,24 @@ _MEASURED = (
     Column("binary_accuracy", "fraction", "max", True, "double", "`accuracy` with one-bit weights and nothing pruned"),
     Column("accuracy_drop", "fraction", "min", True, "double", "`dense_finetuned_accuracy` - `accuracy`"),
     Column("binary_accuracy_drop", "fraction", "min", True, "double", "`binary_accuracy` - `accuracy`"),
+    Column(
+        "random_accuracy",
+        "fraction",
+        "max",
+        True,
+        "double",
+        "`accuracy` with as many labels drawn by chance, all other settings equal, same seed; null without `select`",
+    ),
+    Column(
+        "all_labels_accuracy",
+        "fraction",
+        "max",
+        True,
+        "double",
+        "`accuracy` with every image labelled, all other settings equal, same seed; null without `select`",
+    ),
+    Column("random_accuracy_gain", "fraction", "max", True, "double", "`accuracy` - `random_accuracy`"),
+    Column("all_labels_accuracy_drop", "fraction", "min", True, "double", "`all_labels_accuracy` - `accuracy`"),
     Column("test_images", "images", None, True, "int64", "test images behind `accuracy`"),
     Column("compression", "1", "max", True, "double", "`dense_bytes` / `packed_bytes`, the whole file counted"),
     Column(
@@ -148,8 +173,26 @@ _MEASURED = (
         "double",
         "share of test images for which `runtime` predicts what the packed network does",
     ),
-    Column("labels", "images", "min", True, "int64", "labelled images used; null without `select`"),
-    Column("select_s", "s", "min", False, "double", "busy seconds of choosing images; null without `select`"),
+    Column(
+        "labels",
+        "images",
+        "min",
+        True,
+        "int64",
+        "labelled images used, fewer than `select.budget` where asking ended early; null without `select`",
+    ),
+    Column(
+        "select_s",
+        "s",
+        "min",
+        False,
+        "double",
+        "busy seconds of choosing images, of all rounds up to the budget, the last one whole; validation left out; "
+        "null without `select`",
+    ),
+    Column("select_train_s", "s", "min", False, "double", "the part of `select_s` that trained the selection network"),
+    Column("select_score_s", "s", "min", False, "double", "the part of `select_s` that looked at candidates with it"),
+    Column("select_query_s", "s", "min", False, "double", "the part of `select_s` that chose among them"),
     Column("train_s", "s", "min", False, "double", "busy seconds of the dense training when it ran, also if cached"),
     Column("compress_s", "s", "min", False, "double", "busy seconds of the compression when it ran"),
     Column("measure_s", "s", "min", False, "double", "busy seconds of the evaluation; no part of `wall_time_s`"),
@@ -315,12 +358,14 @@ replaced whole, never edited, so it may be read while the study runs.
     import orchestrator
     df = orchestrator.load("results/<study>")
     df.pareto.front({"accuracy": "max", "compression": "max", "wall_time_s": {"min": "5%"}})
+    df.al.curve()      # of a study with `select`: accuracy by labels; then df.al.area, savings, plot
 
 - *better* is the direction in which a column improves; a dash where neither is better.
 - A *deterministic* column is equal bit for bit on one kind of machine at a fixed thread count, whether stages were
   shared or not and whichever runner ran them. The others are observations: times, machines, versions.
 - Missing is null, never 0. A column whose baseline is unfinished is null, and so is one that was not measured.
-- Fractions lie in [0, 1]; a drop is baseline - this, in the same unit, and may be negative. Ratios have the unit 1.
+- Fractions lie in [0, 1]; a drop is baseline - this, a gain this - baseline, both in the same unit; they may be
+  negative. Ratios have the unit 1.
 - A trial that failed is a row with its `status` and `error`. A failed latency pass fails its trial.
 """
 
