@@ -15,14 +15,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
-from orchestrator.analysis.repeats import mean_over_seeds, numbers
-from orchestrator.analysis.tables import ROLES, suggestion, timed_by
+from orchestrator.analysis.repeats import mean_over_seeds
+from orchestrator.analysis.rows import Floats, Mask, commonest_place, equals, need, numbers
+from orchestrator.analysis.tables import ROLES, timed_by
 from orchestrator.errors import TableError
 
 Objectives = Mapping[str, object] | Sequence[Objective]
 Role = Literal["cell", "baseline"]
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
 def front(
@@ -151,7 +150,7 @@ def _wanted(df: pd.DataFrame, objectives: Objectives | None, select_on: str | No
         wanted = _parsed(objectives)
     if select_on is not None:
         wanted = _with_selection(wanted, select_on, known)
-    _need(df, _names(wanted))
+    need(df, _names(wanted))
     return wanted
 
 
@@ -183,10 +182,10 @@ def _comparable(df: pd.DataFrame, wanted: Sequence[Objective], role: Role | None
     on_time = timed_by("wall_time_s") in clocks
     if role is not None:
         _need_guards(df, role, ("role", "status", "mixed_hosts") if on_time else ("role", "status"))
-    keep = np.ones(len(df), dtype=np.bool_) if role is None else _equals(df, "role", role)
+    keep = np.ones(len(df), dtype=np.bool_) if role is None else equals(df, "role", role)
     passed = {
-        "status": _equals(df, "status", "complete"),
-        "mixed_hosts": ~_equals(df, "mixed_hosts", True) if on_time and "mixed_hosts" in df.columns else keep,
+        "status": equals(df, "status", "complete"),
+        "mixed_hosts": ~equals(df, "mixed_hosts", True) if on_time and "mixed_hosts" in df.columns else keep,
         "missing": _defined(df, wanted),
     }
     left_out: dict[str, int] = {}
@@ -194,19 +193,10 @@ def _comparable(df: pd.DataFrame, wanted: Sequence[Objective], role: Role | None
         left_out[reason] = int((keep & ~mask).sum())
         keep = keep & mask
     for clock in sorted(clocks):
-        alike = keep & _commonest_place(df, keep, clock)
+        alike = keep & commonest_place(df, keep, clock)
         left_out["mixed_hosts"] += int((keep & ~alike).sum())
         keep = alike
     return keep, left_out
-
-
-def _commonest_place(df: pd.DataFrame, keep: Mask, clock: Sequence[str]) -> Mask:
-    """The rows that were timed where most rows in `keep` were, as the columns of `clock` say; the first of equals."""
-    where = [name for name in clock if name in df.columns]
-    if not where or not keep.any():
-        return keep
-    places = df[where].groupby(where, dropna=False, sort=False).ngroup().to_numpy()
-    return places == np.bincount(places[keep]).argmax()
 
 
 def _need_guards(df: pd.DataFrame, role: Role, guards: Sequence[str]) -> None:
@@ -222,14 +212,6 @@ def _need_guards(df: pd.DataFrame, role: Role, guards: Sequence[str]) -> None:
         raise TableError(msg)
 
 
-def _need(df: pd.DataFrame, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in df.columns:
-            near = suggestion(name, [str(column) for column in df.columns])
-            msg = f"the frame has no column {name!r}{near or '; load it too'}"
-            raise TableError(msg)
-
-
 def _front_mask(rows: pd.DataFrame, wanted: Sequence[Objective], by: str | Sequence[str] | None) -> Mask:
     losses = _losses(rows, wanted)
     mask = np.zeros(len(rows), dtype=np.bool_)
@@ -243,7 +225,7 @@ def _groups(rows: pd.DataFrame, by: str | Sequence[str] | None) -> list[npt.NDAr
     if by is None or rows.empty:
         return [np.arange(len(rows))] if len(rows) else []
     keys = [by] if isinstance(by, str) else list(by)
-    _need(rows, keys)
+    need(rows, keys)
     codes = rows[keys].groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
     order = np.argsort(codes, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
@@ -283,13 +265,6 @@ def _values(df: pd.DataFrame, wanted: Sequence[Objective]) -> Floats:
 
 def _defined(df: pd.DataFrame, wanted: Sequence[Objective]) -> Mask:
     return np.logical_not(np.isnan(_values(df, wanted)).any(axis=1))
-
-
-def _equals(df: pd.DataFrame, name: str, value: str | bool) -> Mask:
-    """Where a column has a value; everywhere if the column is absent, nowhere at null."""
-    if name not in df.columns:
-        return np.ones(len(df), dtype=np.bool_)
-    return df[name].eq(value).to_numpy(dtype=np.bool_, na_value=False)
 
 
 def _names(wanted: Sequence[Objective]) -> list[str]:

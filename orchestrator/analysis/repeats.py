@@ -1,11 +1,12 @@
 """What the seeds of one cell have in common."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from orchestrator.analysis.rows import Floats, hashable, numbers
 from orchestrator.analysis.tables import COLUMNS, is_config_column
 from orchestrator.errors import TableError
 
@@ -31,7 +32,7 @@ def mean_over_seeds(df: pd.DataFrame, reported: Sequence[str], *, over: str = "s
     if "seed" not in df.columns or not any(is_config_column(name) for name in keys):
         msg = "over='seed' needs the column seed and the config columns, which tell cells apart: load all columns"
         raise TableError(msg)
-    table = pd.DataFrame({name: _hashable(df[name]) for name in keys}, index=df.index)
+    table = pd.DataFrame({name: hashable(df[name]) for name in keys}, index=df.index)
     _check_seeds(table.assign(seed=df["seed"]))
     measured = [name for name in df.columns if name in reported or _is_averaged(name)]
     values = pd.DataFrame({name: numbers(df, name) for name in measured}, index=df.index)
@@ -48,20 +49,6 @@ def _means(table: pd.DataFrame, keys: list[str], reported: list[str], measured: 
     return pd.concat([*parts, groups[others].mean()], axis=1).reset_index()
 
 
-def numbers(df: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
-    """A column as float64, shape (rows,), NaN for null.
-
-    Raises:
-        TableError: the column holds something else than numbers.
-
-    """
-    try:
-        return df[name].to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        msg = f"column {name!r} holds {df[name].dtype}, not numbers, and cannot be compared"
-        raise TableError(msg) from error
-
-
 def _check_seeds(table: pd.DataFrame) -> None:
     twice = table.duplicated()
     if twice.any():
@@ -76,8 +63,47 @@ def _is_averaged(name: str) -> bool:
     return name in COLUMNS and COLUMNS[name].direction is not None and name not in _INTERVAL
 
 
-def _hashable(column: pd.Series) -> pd.Series:
-    """Lists as tuples, so that they can be grouped."""
-    if not pd.api.types.is_object_dtype(column.dtype):
-        return column
-    return column.map(lambda value: tuple(value) if isinstance(value, (list, np.ndarray)) else value)
+def mean_and_interval(values: Floats, confidence: float) -> dict[str, float]:
+    """`mean`, `std` (n - 1 in the denominator), `n`, and `low` and `high` of Student's interval of the mean.
+
+    mean -+ t std / sqrt(n) with t the two-sided quantile at n - 1 degrees of freedom: normal errors are assumed, and
+    the ends may leave the range of the values. One value has neither spread nor interval (NaN), no value no mean.
+    The result does not depend on the order of the values.
+    """
+    n = len(values)
+    mean = math.fsum(values) / n if n else math.nan
+    if n < 2:
+        return {"mean": mean, "std": math.nan, "n": n, "low": math.nan, "high": math.nan}
+    std = math.sqrt(math.fsum((values - mean) ** 2) / (n - 1))
+    half = t_quantile(confidence, n - 1) * std / math.sqrt(n)
+    return {"mean": mean, "std": std, "n": n, "low": mean - half, "high": mean + half}
+
+
+def t_quantile(confidence: float, freedom: int) -> float:
+    """The t >= 0 with P(-t < T < t) = confidence for Student's T of `freedom` degrees of freedom.
+
+    The probability is a finite sum in theta = atan(t / sqrt(freedom)) (Abramowitz and Stegun, 26.7.3 and 26.7.4), which
+    grows with theta: its inverse is found by bisection.
+
+    Raises:
+        TableError: the confidence is not inside (0, 1).
+
+    """
+    if not 0 < confidence < 1:
+        msg = f"confidence {confidence!r} must lie between 0 and 1, as 0.95 does"
+        raise TableError(msg)
+    low, high = 0.0, math.pi / 2
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if _t_probability(middle, freedom) < confidence else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _t_probability(theta: float, freedom: int) -> float:
+    """P(-t < T < t) at t = sqrt(freedom) tan(theta)."""
+    odd = freedom % 2
+    term, total = (math.cos(theta) if odd else 1.0), 0.0
+    for k in range(1 + odd, freedom, 2):
+        total += term
+        term *= math.cos(theta) ** 2 * k / (k + 1)
+    total *= math.sin(theta)
+    return 2 / math.pi * (theta + total) if odd else total
