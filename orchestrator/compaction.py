@@ -111,22 +111,33 @@ def _comparisons(trial: Trial, records: Records, accuracy: float) -> Row:
     return found | {
         "accuracy_drop": _drop(found.get("dense_finetuned_accuracy"), accuracy),
         "binary_accuracy_drop": _drop(found.get("binary_accuracy"), accuracy),
+        "all_labels_accuracy_drop": _drop(found.get("all_labels_accuracy"), accuracy),
+        "random_accuracy_gain": _drop(accuracy, found.get("random_accuracy")),
     }
 
 
-def _drop(baseline: float | None, accuracy: float) -> float | None:
-    return None if baseline is None else baseline - accuracy
+def _drop(baseline: float | None, accuracy: float | None) -> float | None:
+    return None if baseline is None or accuracy is None else baseline - accuracy
 
 
 def _seconds(finished: Sequence[StageRecord]) -> Row:
     busy = {record.kind: record.busy_s for record in finished if record.status == "complete"}
+    if "select" in busy:
+        busy["select"] = _selecting_s(finished)
     spent = [busy[kind] for kind in ("select", "train", "compress") if kind in busy]
     return {
+        "select_s": busy.get("select"),
         "train_s": busy.get("train"),
         "compress_s": busy.get("compress"),
         "measure_s": busy.get("evaluate"),
         "wall_time_s": sum(spent) if spent else None,
     }
+
+
+def _selecting_s(finished: Sequence[StageRecord]) -> float:
+    """What the rounds so far have cost, which their records sum up; validation is no part of it."""
+    sums = [record.metrics["select_s"] for record in finished if record.kind == "select" and record.metrics]
+    return max((float(seconds) for seconds in sums if seconds is not None), default=0.0)
 
 
 def _provenance(finished: Sequence[StageRecord]) -> Row:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from orchestrator.ledger import StageRecord
 from trainables.config import DATASETS, NATIVE_WIDTH, TrialConfig
-from trainables.keys import Stage
+from trainables.keys import Stage, selection_network
 from trainables.model_names import TORCHVISION_MMACS
 
 Basis = Literal["history", "guess"]
@@ -47,22 +47,51 @@ def network(config: TrialConfig) -> str:
 
 def workload(stage: Stage) -> str:
     """Names the kind of work of a stage: stages of one workload take the same time per image."""
-    config = stage.config
+    config = _worked_on(stage)
     parts: tuple[object, ...] = (stage.kind, network(config), config.data.name, config.data.augment, stage.device)
     if stage.kind != "evaluate":
         parts += (config.train.precision, f"batch {config.train.batch_size}")
     if stage.kind == "compress" and config.compress:
         parts += (config.compress.method,)
+    if stage.kind == "select" and config.select:
+        parts += (config.select.strategy,)
     return " ".join(map(str, parts))
 
 
+def _worked_on(stage: Stage) -> TrialConfig:
+    """The config with the network, and the size of its images, that the stage itself runs."""
+    config, select = stage.config, stage.config.select
+    if stage.kind != "select" or select is None or select.proxy is None:
+        return config
+    size = select.proxy_image_size or config.data.image_size
+    data = config.data.model_copy(update={"image_size": size})
+    return config.model_copy(update={"data": data, "model": selection_network(config)})
+
+
 def images_seen(stage: Stage) -> int:
-    """How many images pass through the network forwards (evaluate) or both ways (train, compress)."""
+    """How many images pass through the network forwards (evaluate) or both ways (select, train, compress)."""
     training, validation, test = stage.config.data.split_sizes()
     if stage.kind == "evaluate":
         return validation + test
+    if stage.kind == "select":
+        return _selecting_images(stage.config, training)
+    if stage.config.select is not None:
+        training = min(training, stage.config.select.budget)
     compress = stage.config.compress
     return training * (stage.config.train.epochs if stage.kind == "train" or compress is None else compress.epochs)
+
+
+def _selecting_images(config: TrialConfig, pool: int) -> int:
+    """Images of a round: those it trains on each epoch, and a third of those it only reads."""
+    select = config.select
+    if select is None or not select.trains() or not select.query_sizes:
+        return 0
+    asked, replayed = select.query_sizes[-1], select.replay_ratio
+    labelled = select.budget - asked
+    newest = select.query_sizes[-2] if len(select.query_sizes) > 1 else select.initial
+    seen = labelled if replayed is None else min(labelled, round((1 + replayed) * newest))
+    read = min(pool - labelled, select.pool_cap or pool)
+    return seen * (select.epochs or config.train.epochs) + read // 3
 
 
 class Estimator:
@@ -87,7 +116,7 @@ class Estimator:
 
 
 def _guess(stage: Stage) -> float:
-    config, images = stage.config, images_seen(stage)
+    config, images = _worked_on(stage), images_seen(stage)
     passes = 1 if stage.kind == "evaluate" else 3
     gmacs = _mmacs(config) / 1e3 * passes * images
     steps = images / config.train.batch_size

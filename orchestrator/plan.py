@@ -16,6 +16,7 @@ from trainables.config import (
     CompressConfig,
     FinetuneConfig,
     Precision,
+    SelectConfig,
     StqConfig,
     TrialConfig,
     resolve,
@@ -23,7 +24,7 @@ from trainables.config import (
 from trainables.keys import PathFinder, Stage
 from trainables.model_names import is_code
 
-BaselineName = Literal["dense", "dense_finetuned", "binary"]
+BaselineName = Literal["dense", "dense_finetuned", "binary", "random", "all_labels"]
 PrecisionOf = Callable[[TrialConfig], Precision]
 SourcesOf = Callable[[str], str]
 
@@ -107,8 +108,13 @@ def always_varied(spec: StudySpec) -> frozenset[str]:
 
 def without_effect(config: TrialConfig, varied: Set[str]) -> frozenset[str]:
     """Paths of the leaves that have no effect in this trial and do not tell it from others: no columns of its row."""
-    inert = config.compress.inert() if config.compress else frozenset[str]()
-    return frozenset(f"compress.{name}" for name in inert) - varied
+    return _inert(config) - varied
+
+
+def _inert(config: TrialConfig) -> frozenset[str]:
+    """Paths of the leaves that have no effect given the others."""
+    sections = {"select": config.select, "compress": config.compress}
+    return frozenset(f"{name}.{leaf}" for name, section in sections.items() if section for leaf in section.inert())
 
 
 def _sources(spec: StudySpec, models: Iterable[str], sources_of: SourcesOf | None) -> dict[str, str]:
@@ -151,7 +157,7 @@ class _Builder:
             named = self._with_sources(config)
             dense = resolve(named, "fp32" if config.train.precision != "auto" else self._precision_of(named))
             self._resolved[identity] = dense
-        return _with_compress(dense, config.compress, config)
+        return _with(dense, config.select, config.compress, config)
 
     def _with_sources(self, config: TrialConfig) -> TrialConfig:
         sha256 = self._sources.get(config.model.name)
@@ -160,15 +166,17 @@ class _Builder:
         return config.model_copy(update={"model": config.model.model_copy(update={"code_sha256": sha256})})
 
     def _compared_with(self, config: TrialConfig, seed: int) -> Mapping[BaselineName, str]:
-        wanted = _baselines(config.compress)
+        wanted = _baselines(config)
         identity = (config.data, config.model, config.train, config.cost, config.latency, seed, *wanted.values())
         if identity not in self._baseline_keys:
             keys: dict[BaselineName, str] = {}
-            for name, compress in wanted.items():
-                # Each is compared with itself and those before it: one dense network has many finetuned ones.
-                trial = _with_compress(config, compress, config)
-                keys = {**keys, name: self._finder.path(trial, seed)[-1].key}
-                row = self._trial(trial, seed, name, keys)
+            for name, (select, compress) in wanted.items():
+                trial = _with(config, select, compress, config)
+                found: dict[BaselineName, str] = {name: self._finder.path(trial, seed)[-1].key}
+                # Each is compared with itself and, of the same labels, those before it: one dense network has many
+                # finetuned ones.
+                keys |= found
+                row = self._trial(trial, seed, name, dict(keys) if select == config.select else found)
                 self._baselines.setdefault(row.id, row)
             self._baseline_keys[identity] = keys
         return self._baseline_keys[identity]
@@ -183,10 +191,13 @@ class _Builder:
         return Trial(name, baseline, seed, config, tuple(s.key for s in path), baselines)
 
 
-def _with_compress(dense: TrialConfig, compress: CompressConfig | None, measured: TrialConfig) -> TrialConfig:
-    """The dense config's sections, a compression, and what `measured` says of counting and timing."""
+def _with(
+    dense: TrialConfig, select: SelectConfig | None, compress: CompressConfig | None, measured: TrialConfig
+) -> TrialConfig:
+    """The dense config's sections, labels, a compression, and what `measured` says of counting and timing."""
     return TrialConfig.model_construct(
         data=dense.data,
+        select=select,
         model=dense.model,
         train=dense.train,
         compress=compress,
@@ -195,15 +206,19 @@ def _with_compress(dense: TrialConfig, compress: CompressConfig | None, measured
     )
 
 
-def _baselines(compress: CompressConfig | None) -> dict[BaselineName, CompressConfig | None]:
-    if compress is None:
-        return {"dense": None}
-    found: dict[BaselineName, CompressConfig | None] = {
-        "dense": None,
-        "dense_finetuned": FinetuneConfig(epochs=compress.epochs, lr=compress.lr),
-    }
+def _baselines(config: TrialConfig) -> dict[BaselineName, tuple[SelectConfig | None, CompressConfig | None]]:
+    """The labels and the compression of each."""
+    select, compress = config.select, config.compress
+    found: dict[BaselineName, tuple[SelectConfig | None, CompressConfig | None]] = {}
+    if compress is not None or select is None:
+        found["dense"] = select, None
+    if compress is not None:
+        found["dense_finetuned"] = select, FinetuneConfig(epochs=compress.epochs, lr=compress.lr)
     if isinstance(compress, StqConfig | BinaryConfig):
-        found["binary"] = compress.unpruned()
+        found["binary"] = select, compress.unpruned()
+    if select is not None:
+        found["random"] = select.by_chance(), compress
+        found["all_labels"] = None, compress
     return found
 
 
@@ -211,18 +226,21 @@ def _trial_id(path: tuple[Stage, ...], config: TrialConfig, baseline: BaselineNa
     """Names a row: the last stage and, beside it, the role and the leaves of its row that no key holds."""
     compress = config.compress.model_dump(exclude_defaults=True) if config.compress else {}
     shown = {name: value for name, value in compress.items() if f"compress.{name}" not in left_out}
-    text = json.dumps([path[-1].key, shown if config.compress else None, baseline], sort_keys=True)
+    parts: list[object] = [path[-1].key, shown if config.compress else None, baseline]
+    if config.select:
+        select = config.select.model_dump(exclude_defaults=True)
+        parts.append({name: value for name, value in select.items() if f"select.{name}" not in left_out})
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _refuse_inert_axes(spec: StudySpec, found: Iterable[Cell]) -> None:
     paths = {axis.path for axis in (*spec.axes, *(axis for group in spec.zips for axis in group))}
-    suspects = {path for path in paths if path.startswith("compress.")}
+    suspects = {path for path in paths if path.startswith(("select.", "compress."))}
     for cell in found:
         if not suspects:
             return
-        inert = cell.config.compress.inert() if cell.config.compress else frozenset[str]()
-        suspects = {path for path in suspects if path.removeprefix("compress.") in inert}
+        suspects &= _inert(cell.config)
     if suspects:
         lines = "\n".join(f"  {path}: no effect in any cell, given the other leaves" for path in sorted(suspects))
         advice = "Remove the axis, or change what makes it inert."

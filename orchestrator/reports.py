@@ -111,6 +111,8 @@ def plan_report(
     table = _table("stage", "in all", "to run", "cached", "saved by sharing", "busy time to run")
     for kind in STAGE_KINDS:
         keys = [key for key, stage in plan.stages.items() if stage.kind == kind]
+        if kind == "select" and not keys:
+            continue
         running = [to_run[key].seconds for key in keys if key in to_run]
         counts = (len(keys), len(running), len(keys) - len(running), unshared[kind] - len(keys))
         table.add_row(kind, *(f"{count:,}" for count in counts), duration(sum(running)))

@@ -22,7 +22,7 @@ from trainables.keys import Stage
 PLAIN_EVERY_S = 5.0
 ERRORS_SHOWN = 3
 RUNNING_SHOWN = 6
-STAGE_KINDS = ("train", "compress", "evaluate")
+STAGE_KINDS = ("select", "train", "compress", "evaluate")
 LATENCY = "latency"
 
 

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 ALLOWED: dict[str, set[str]] = {
     "trainables.model_names": set(),
     "trainables.model_config": {"model_names"},
-    "trainables.config": {"model_config"},
+    "trainables.select_config": {"model_config"},
+    "trainables.config": {"model_config", "select_config"},
     "trainables.errors": set(),
     "trainables.keys": {"config"},
     "trainables.quantize": {"config", "errors"},
@@ -23,6 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     "trainables.models": {"config", "errors", "model_names", "sources", "quantize", "training.randomness"},
     "trainables.pruning": {"config", "errors", "quantize", "models"},
     "trainables.methods": {"config", "errors", "quantize", "pruning", "data", "models", "training"},
+    "trainables.active": {
+        "config", "errors", "keys", "quantize", "pruning", "data", "models", "training", "select_config",
+    },
     "trainables.export": {"config", "errors", "quantize", "pruning", "data", "models", "training"},
     "trainables.export.facts": {"config"},
     "trainables.export.card": {"export.facts"},
@@ -33,8 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "trainables.runtimes.deployed": {"errors", "models.compact", "data.pictures", "export", "runtimes"},
     "trainables.measure": {"config", "errors", "quantize", "pruning", "data", "models", "training", "runtimes"},
     "trainables.stages": {
-        "config", "errors", "keys", "quantize", "pruning", "data", "models", "training", "methods", "export", "measure",
-        "runtimes", "sources",
+        "config", "errors", "keys", "quantize", "pruning", "data", "models", "training", "methods", "active", "export",
+        "measure", "runtimes", "sources",
     },
     "trainables.__main__": {"config", "errors", "keys", "model_names", "models", "sources", "training", "stages"},
     "orchestrator.errors": set(),

@@ -320,6 +320,27 @@ class TrialConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _selection_fits_the_pool(self) -> Self:
+        select, pool = self.select, self.data.split_sizes()[0]
+        if select is None:
+            return self
+        classes = DATASETS[self.data.name].classes
+        if select.locked_classes >= classes:
+            msg = f"select.locked_classes {select.locked_classes} leaves none of the {classes} classes to ask for"
+            raise ValueError(msg)
+        if select.budget < select.initial:
+            msg = f"select.budget {select.budget} is less than the {select.initial} labels of the initial draw"
+            raise ValueError(msg + " (select.initial)")
+        if select.budget > pool:
+            msg = f"select.budget {select.budget} is more than the {pool} training images of the pool"
+            raise ValueError(msg)
+        if (reached := select.initial + sum(select.rounds())) > pool:
+            left = pool - reached + select.rounds()[-1]
+            msg = f"select.query_sizes: the last round asks for {select.rounds()[-1]} images and {left} are left"
+            raise ValueError(msg + f" of the {pool}; ask for fewer a round")
+        return self
+
+    @model_validator(mode="after")
     def _few_bit_inputs_have_their_blocks(self) -> Self:
         kind = self.compress.activations if isinstance(self.compress, BinaryFields) else "float"
         has_sums = self.model.ours and self.model.name != "vgg_small"

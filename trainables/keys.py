@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainables.config import DATASETS, CompressConfig, CostConfig, Device, TrialConfig
+from trainables.config import DATASETS, CompressConfig, CostConfig, Device, ModelConfig, SelectConfig, TrialConfig
 
-StageKind = Literal["train", "compress", "evaluate"]
+StageKind = Literal["select", "train", "compress", "evaluate"]
 
 SCHEMA_VERSION = 1
-STAGE_VERSIONS: Mapping[StageKind, int] = {"train": 1, "compress": 1, "evaluate": 2}
+STAGE_VERSIONS: Mapping[StageKind, int] = {"select": 1, "train": 1, "compress": 1, "evaluate": 2}
 """Raised when a stage gives other results for the same config; the golden digests in the tests guard it."""
 
 
@@ -23,7 +23,8 @@ STAGE_VERSIONS: Mapping[StageKind, int] = {"train": 1, "compress": 1, "evaluate"
 class Stage:
     """A node of the forest: what to compute, named by `key`.
 
-    `config` is canonical (inert leaves at their defaults) and holds nothing that later stages own.
+    `config` is canonical (inert leaves at their defaults) and holds nothing that later stages own. That of a `select`
+    stage, one round of labelling, asks for the labels that there are after it.
     """
 
     key: str
@@ -44,25 +45,53 @@ class PathFinder:
 
     device: Device = "cpu"
     _known: dict[tuple[object, ...], Stage] = field(default_factory=dict)
+    _rounds: dict[tuple[object, ...], list[Stage]] = field(default_factory=dict)
 
     def path(self, config: TrialConfig, seed: int) -> tuple[Stage, ...]:
         """The stages of a trial, root first; `config` must be resolved."""
-        train = self._stage("train", config, None, None, seed)
+        if config.select:
+            config = config.model_copy(update={"select": config.select.canonical()})
+        selected = self._selection(config, seed) if config.select else ()
+        train = self._stage("train", config, None, selected[-1] if selected else None, seed)
         if config.compress is None:
-            return train, self._stage("evaluate", config, None, train, seed)
+            return *selected, train, self._stage("evaluate", config, None, train, seed)
         method: CompressConfig = config.compress.canonical()  # pyright: ignore[reportAssignmentType]
         compress = self._stage("compress", config, method, train, seed)
-        return train, compress, self._stage("evaluate", config, method, compress, seed)
+        return *selected, train, compress, self._stage("evaluate", config, method, compress, seed)
+
+    def _selection(self, config: TrialConfig, seed: int) -> tuple[Stage, ...]:
+        """The initial draw and the rounds up to the one that reaches the budget, all on one chain per trajectory."""
+        select = _select_of(config)
+        sizes = select.rounds()
+        trajectory = select.model_copy(update={"budget": 0, "query_sizes": ()})
+        identity = (config.data, trajectory, select.query_sizes, config.model, config.train, seed)
+        chain = self._rounds.setdefault(identity, [])
+        while len(chain) <= len(sizes):
+            done = sizes[: len(chain)]
+            here = select.model_copy(update={"budget": select.initial + sum(done), "query_sizes": done})
+            node = TrialConfig.model_construct(
+                data=config.data, select=here, model=config.model, train=config.train, compress=None, cost=CostConfig()
+            )
+            chain.append(_keyed("select", node, chain[-1].key if chain else None, seed, self.device))
+        return tuple(chain[: len(sizes) + 1])
 
     def _stage(
         self, kind: StageKind, config: TrialConfig, method: CompressConfig | None, parent: Stage | None, seed: int
     ) -> Stage:
         cost = config.cost if kind == "evaluate" else CostConfig()
-        identity = (kind, parent.key, method, cost) if parent else (kind, config.data, config.model, config.train, seed)
+        select = config.select if config.select and kind == "train" else None
+        root = (config.data, config.model, config.train, seed)
+        # below a selection the network to be trained is not yet known from the parent
+        identity = (kind, parent.key if parent else None, method, cost, select, *(root if kind == "train" else ()))
         known = self._known.get(identity)
         if known is None:
             canonical = TrialConfig.model_construct(
-                data=config.data, model=config.model, train=config.train, compress=method, cost=cost
+                data=config.data,
+                select=config.select,
+                model=config.model,
+                train=config.train,
+                compress=method,
+                cost=cost,
             )
             known = _keyed(kind, canonical, parent.key if parent else None, seed, self.device)
             self._known[identity] = known
@@ -83,10 +112,47 @@ def _keyed(kind: StageKind, config: TrialConfig, parent: str | None, seed: int, 
     return Stage(hashlib.sha256(text.encode()).hexdigest()[:32], kind, parent, config, seed, device)
 
 
+def selection_network(config: TrialConfig) -> ModelConfig:
+    """The network that chooses the images to label: the proxy, or the model itself."""
+    select = _select_of(config)
+    return ModelConfig(name=select.proxy, width=select.proxy_width) if select.proxy else config.model
+
+
+def _select_of(config: TrialConfig) -> SelectConfig:
+    if config.select is None:
+        msg = "a select stage needs a select section"
+        raise ValueError(msg)
+    return config.select
+
+
+def _own_select(stage: Stage) -> dict[str, Any]:
+    """The initial draw owns all that shapes the trajectory; a later round only its number and what it asks."""
+    config, select = stage.config, _select_of(stage.config)
+    if stage.parent is not None:
+        return {"round": len(select.query_sizes), "query": select.query_sizes[-1]}
+    shape = select.model_dump(exclude_defaults=True, exclude={"budget", "query_sizes"})
+    network = _selecting(config, select) if select.trains() else {}
+    return {"data": _data(config), "select": shape | {"strategy": select.strategy}, **network, "device": stage.device}
+
+
+def _selecting(config: TrialConfig, select: SelectConfig) -> dict[str, Any]:
+    """The network that selects, and those leaves of `train` that its training reads."""
+    unread = {"lr", "schedule"} if select.schedule == "fast" else set[str]()
+    unread |= {"epochs"} if select.epochs else set()
+    return {
+        "model": selection_network(config).model_dump(exclude_defaults=True),
+        "train": config.train.model_dump(exclude_defaults=True, exclude=unread),
+    }
+
+
+def _data(config: TrialConfig) -> dict[str, Any]:
+    return config.data.model_dump(exclude_defaults=True) | {"fingerprint": DATASETS[config.data.name].fingerprint}
+
+
 def _own_train(stage: Stage) -> dict[str, Any]:
     config = stage.config
-    return {
-        "data": config.data.model_dump(exclude_defaults=True) | {"fingerprint": DATASETS[config.data.name].fingerprint},
+    chosen = {"data": _data(config)} if config.select is None else {"labels": config.select.budget}
+    return chosen | {
         "model": config.model.model_dump(exclude_defaults=True),
         "train": config.train.model_dump(exclude_defaults=True),
         "device": stage.device,
@@ -106,4 +172,4 @@ def _own_evaluate(stage: Stage) -> dict[str, Any]:
     return {"cost": cost} if cost else {}
 
 
-_OWN = {"train": _own_train, "compress": _own_compress, "evaluate": _own_evaluate}
+_OWN = {"select": _own_select, "train": _own_train, "compress": _own_compress, "evaluate": _own_evaluate}

@@ -53,13 +53,17 @@ class SelectConfig(Section):
     )
     min_gain: float = Field(default=0.002, ge=0, lt=1, description="validation accuracy that counts as a gain")
 
+    def trains(self) -> bool:
+        """Whether a network is trained in each round: chance needs none, unless asking ends by its accuracy."""
+        return self.strategy != "random" or self.patience is not None
+
     def inert(self) -> frozenset[str]:
         """Chance needs no network; the rest belongs to a switch that is off."""
         names: set[str] = set()
         if self.strategy == "random":
             names |= {"pool_cap", "oversample"}
-            if self.patience is None:
-                names |= {"proxy", "proxy_width", "proxy_image_size", "replay_ratio", "epochs", "schedule"}
+        if not self.trains():
+            names |= {"proxy", "proxy_width", "proxy_image_size", "replay_ratio", "epochs", "schedule"}
         if self.strategy != "bald":
             names |= {"dropout", "passes"}
         if self.proxy is None:
@@ -73,6 +77,10 @@ class SelectConfig(Section):
     def canonical(self) -> "SelectConfig":
         """The same computation with every inert leaf at its default."""
         return self.model_copy(update={name: type(self).model_fields[name].default for name in self.inert()})
+
+    def by_chance(self) -> "SelectConfig":
+        """As many labels, drawn at random from the same pool."""
+        return self.model_copy(update={"strategy": "random", "patience": None}).canonical()
 
     def rounds(self) -> tuple[int, ...]:
         """Labels asked in each round after the initial draw, up to the one that reaches the budget, which is whole."""

@@ -233,12 +233,18 @@ _STAGES = (
 
 _HISTORY = (
     Column("key", "", None, True, "string", "key of the stage"),
-    Column("stage", "", None, True, "string", "`train` or `compress`"),
-    Column("epoch", "", None, True, "int64", "epoch, from 1"),
+    Column("stage", "", None, True, "string", "`select`, `train` or `compress`"),
+    Column("epoch", "", None, True, "int64", "epoch, from 1; null in a round of labelling"),
     Column("loss", "nat", "min", True, "double", "mean training loss of the epoch"),
     Column("lr", "1", None, True, "double", "learning rate of the epoch's last step"),
     Column("val_accuracy", "fraction", "max", True, "double", "validation accuracy after the epoch"),
     Column("images_per_s", "images/s", "max", False, "double", "training speed, validation left out"),
+    Column("round", "", None, True, "int64", "round of labelling, 0 for the initial draw; null in an epoch"),
+    Column("labels", "images", "min", True, "int64", "labelled images after the round"),
+    Column("candidates", "images", None, True, "int64", "images that the round could ask for"),
+    Column("round_train_s", "s", "min", False, "double", "what training the selection network took in the round"),
+    Column("round_score_s", "s", "min", False, "double", "what looking at candidates with it took"),
+    Column("round_query_s", "s", "min", False, "double", "what choosing among them took"),
 )
 
 _LATENCY = (
@@ -326,7 +332,7 @@ def stages_schema() -> "pa.Schema":
 
 
 def history_schema() -> "pa.Schema":
-    """The schema of _history.parquet, one row per stage and epoch."""
+    """The schema of _history.parquet, one row per stage and epoch, or round of labelling."""
     import pyarrow as pa
 
     return pa.schema(_fields(_HISTORY))
@@ -395,7 +401,7 @@ def document() -> str:
         "## _stages.parquet: one row per stage\n",
         "A stage that several trials share is one row.\n",
         _markdown(STAGE_COLUMNS),
-        "## _history.parquet: one row per stage and epoch\n",
+        "## _history.parquet: one row per stage and epoch, or round of labelling\n",
         _markdown(HISTORY_COLUMNS),
         "## _latency.parquet: one row per evaluated network, runtime and batch size\n",
         _LATENCY_TEXT,

@@ -38,7 +38,7 @@ def probe(stages: Iterable[Stage], known: Iterable[StageRecord], data_root: Path
 
 def _path_timed(stage: Stage, timed: set[str]) -> bool:
     path = PathFinder(stage.device).path(stage.config, stage.seed)
-    return all(workload(part) in timed for part in path)
+    return all(workload(part) in timed for part in path if part.kind != "select")
 
 
 def _timed_path(stage: Stage, datasets: Datasets) -> list[StageRecord]:
@@ -59,11 +59,12 @@ def _timed_path(stage: Stage, datasets: Datasets) -> list[StageRecord]:
 
 
 def _shortened(config: TrialConfig) -> TrialConfig:
-    """A few batches and epochs of the same work: it stays the same workload."""
+    """A few batches and epochs of the same work, on any labels: it stays the same workload."""
     images = min(
         config.data.train_size or 0, round(PROBE_BATCHES * config.train.batch_size / (1 - config.data.val_share))
     )
     sections: Mapping[str, object] = {
+        "select": None,
         "data": config.data.model_copy(update={"train_size": images}),
         "train": config.train.model_copy(update={"epochs": PROBE_EPOCHS}),
         "compress": config.compress and config.compress.model_copy(update={"epochs": PROBE_EPOCHS}),

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from trainables.config import ActivationKind
@@ -15,20 +16,23 @@ from trainables.pruning.cut import adopt_shape
 from trainables.quantize import Activation, install_activations
 
 _META = "meta"
+_LABELLED = "labelled"
 _KINDS = frozenset(get_args(ActivationKind)) - {"float"}
 
 
-def save(network: Compact) -> bytes:
+def save(network: Compact, labelled: Tensor | None = None) -> bytes:
     """The tensors, bits, activations and bits of inputs of `network`; equal networks give equal bytes.
 
-    `kept` is no part of it: it follows from the tensors' shapes and the dense network's.
+    `kept` is no part of it: it follows from the tensors' shapes and the dense network's. `labelled`, int64, are the
+    training images that the network may see, where not all of them have a label.
     """
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
     tensors = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(network.model.state_dict().items())
     }
     # one metadata key: safetensors writes several in no fixed order
-    text = json.dumps(_facts(network), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    facts = _facts(network) | ({} if labelled is None else {_LABELLED: labelled.tolist()})
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return safetensors.torch.save(tensors, {_META: text})
 
 
@@ -56,6 +60,17 @@ def load(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(data, error) from error
     return tensors, facts
+
+
+def labelled(data: bytes) -> Tensor | None:
+    """Indices of the training images that the stored network may see, int64; None: all.
+
+    Raises:
+        TrialError: the bytes are not such a file.
+
+    """
+    _, facts = load(data)
+    return torch.tensor(facts[_LABELLED], dtype=torch.int64) if _LABELLED in facts else None
 
 
 def restore(model: nn.Module, data: bytes) -> Compact:

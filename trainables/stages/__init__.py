@@ -1,4 +1,4 @@
-"""The story of a trial: `train`, `compress`, `evaluate`."""
+"""The story of a trial: `select`, `train`, `compress`, `evaluate`."""
 
 from trainables.data.load import Dataset
 from trainables.keys import Stage
@@ -6,6 +6,7 @@ from trainables.models.foreign import refuse_images
 from trainables.stages.base import Outcome
 from trainables.stages.compress import compress
 from trainables.stages.evaluate import evaluate
+from trainables.stages.select import select
 from trainables.stages.train import train
 from trainables.training.randomness import draw_seed, generator, isolated
 
@@ -26,10 +27,12 @@ def run_stage(stage: Stage, data: Dataset, parent: bytes | None) -> Outcome:
 
 
 def _run(stage: Stage, data: Dataset, parent: bytes | None) -> Outcome:
+    if stage.kind == "select":
+        return select(stage.config, stage.seed, data, stage.device, parent)
     if stage.kind == "train":
         if not stage.config.model.ours:
             refuse_images(stage.config.model, int(data.mean.numel()), data.classes, int(data.test.images.shape[-1]))
-        return train(stage.config, stage.seed, data, stage.device)
+        return train(stage.config, stage.seed, data, stage.device, parent)
     if parent is None:
         msg = f"stage {stage.kind} needs its parent's output"
         raise ValueError(msg)

@@ -1,9 +1,9 @@
 """What every stage takes and gives: a pure function of its config, its seed and its parent's output."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.config import TrialConfig
 from trainables.data.load import Dataset
@@ -27,6 +27,14 @@ def empty_model(config: TrialConfig, data: Dataset) -> nn.Module:
     A stage's config was planned, and no plan holds a user's own code without --allow-code.
     """
     return build(config.model, channels=int(data.mean.numel()), classes=data.classes, allow_code=True)
+
+
+def only(data: Dataset, labelled: Tensor | None) -> Dataset:
+    """The same data with the training images at `labelled`, int64, alone; None: with all of them.
+
+    Mean and standard deviation stay those of all images, which takes no label.
+    """
+    return data if labelled is None else replace(data, train=data.train.subset(labelled))
 
 
 def restore(config: TrialConfig, data: Dataset, artifact: bytes) -> Compact:

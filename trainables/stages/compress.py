@@ -5,7 +5,7 @@ from trainables.data.load import Dataset, normalise
 from trainables.data.samples import calibration_images
 from trainables.export import compact
 from trainables.methods.registry import create
-from trainables.stages.base import Outcome, restore
+from trainables.stages.base import Outcome, only, restore
 from trainables.stages.train import settings
 from trainables.training.loop import fit
 
@@ -22,10 +22,11 @@ def compress(config: TrialConfig, seed: int, data: Dataset, device: Device, pare
         msg = "a compress stage needs a compress section"
         raise ValueError(msg)
     model = restore(config, data, parent).model
+    data = only(data, compact.labelled(parent))
     method = create(config.compress)
     method.transform(model, normalise(data.train.images[:1], data))
     method.calibrate(model, calibration_images(data, seed))
-    schedule = settings(config, config.compress.epochs, config.compress.lr, device)
+    schedule = settings(config, config.compress.epochs, config.compress.lr, device, data)
     history = fit(model, data, schedule, seed, method)
     finished = method.finalize(model)
     removed = sum(whole - kept for kept, whole in finished.kept.values())

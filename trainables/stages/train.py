@@ -5,26 +5,39 @@ from trainables.data.load import Dataset
 from trainables.export import compact
 from trainables.models.build import initialise
 from trainables.models.compact import Compact
-from trainables.stages.base import Outcome, empty_model
+from trainables.stages.base import Outcome, empty_model, only
+from trainables.stages.select import labelled as chosen
 from trainables.training.loop import Settings, fit
 from trainables.training.randomness import generator
 
 
-def train(config: TrialConfig, seed: int, data: Dataset, device: Device) -> Outcome:
+def train(config: TrialConfig, seed: int, data: Dataset, device: Device, parent: bytes | None) -> Outcome:
     """Initialise and fit the network of `config.model`; the weights of the last epoch stand.
+
+    Args:
+        config: resolved.
+        seed: of the trial.
+        data: all images.
+        device: where it is trained.
+        parent: the trajectory that says which images are labelled; None: all.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
 
     """
+    labelled = None if config.select is None or parent is None else chosen(parent, config.select.budget)
     model = empty_model(config, data)
     initialise(model, generator(seed, "init"))
-    history = fit(model, data, settings(config, config.train.epochs, config.train.lr, device), seed)
-    return Outcome(compact.save(Compact(model)), {}, history)
+    seen = only(data, labelled)
+    history = fit(model, seen, settings(config, config.train.epochs, config.train.lr, device, seen), seed)
+    metrics = {} if labelled is None else {"labels": len(labelled)}
+    return Outcome(compact.save(Compact(model), labelled), metrics, history)
 
 
-def settings(config: TrialConfig, epochs: int, lr: float, device: Device) -> Settings:
+def settings(config: TrialConfig, epochs: int, lr: float, device: Device, data: Dataset) -> Settings:
     """The loop's settings: the dense network's, with a stage's own schedule.
+
+    With fewer labelled images than a batch holds, all of them are one batch.
 
     Raises:
         ValueError: the config is not resolved.
@@ -38,7 +51,7 @@ def settings(config: TrialConfig, epochs: int, lr: float, device: Device) -> Set
         lr=lr,
         momentum=config.train.momentum,
         weight_decay=config.train.weight_decay,
-        batch_size=config.train.batch_size,
+        batch_size=min(config.train.batch_size, len(data.train)) if config.select else config.train.batch_size,
         schedule=config.train.schedule,
         label_smoothing=config.train.label_smoothing,
         precision=config.train.precision,

@@ -54,7 +54,7 @@ class Settings:
     momentum: float
     weight_decay: float
     batch_size: int
-    schedule: Literal["onecycle", "cosine"]
+    schedule: Literal["onecycle", "cosine", "fast"]
     label_smoothing: float
     precision: Precision
     augment: Augment
@@ -62,7 +62,13 @@ class Settings:
 
 
 def fit(
-    model: nn.Module, data: Dataset, settings: Settings, seed: int, hooks: Hooks | None = None
+    model: nn.Module,
+    data: Dataset,
+    settings: Settings,
+    seed: int,
+    hooks: Hooks | None = None,
+    *,
+    validate: bool = True,
 ) -> list[dict[str, float]]:
     """Train `model` in place with SGD-Nesterov; its weights after the last epoch stand, whatever came before.
 
@@ -72,7 +78,7 @@ def fit(
 
     Returns:
         A record per epoch: `epoch` (from 1), `loss` (mean over its steps), `lr` (of its last step), `val_accuracy`
-        (fraction) and `images_per_s` (training alone, without the validation).
+        (fraction; where `validate` asks for it) and `images_per_s` (training alone, without the validation).
 
     Raises:
         InfeasibleError: there are fewer training images than one batch.
@@ -97,12 +103,13 @@ def fit(
         seconds = time.perf_counter() - start
         if hooks is not None:
             hooks.after_epoch(model, epoch, settings.epochs)
+        validated = {"val_accuracy": _validate(model, data, settings, epoch)} if validate else {}
         records.append(
             {
                 "epoch": epoch + 1,
                 "loss": loss,
                 "lr": rate(steps * (epoch + 1) - 1, steps * settings.epochs, settings.lr),
-                "val_accuracy": _validate(model, data, settings, epoch),
+                **validated,
                 "images_per_s": steps * settings.batch_size / seconds,
             }
         )

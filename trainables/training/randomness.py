@@ -10,14 +10,24 @@ import torch
 
 from trainables.config import Device
 
-STREAMS: tuple[str, ...] = ("split", "init", "batches", "augmentation", "query", "calibration", "layers")
+STREAMS: tuple[str, ...] = (
+    "split",
+    "init",
+    "batches",
+    "augmentation",
+    "query",
+    "memory",
+    "classes",
+    "calibration",
+    "layers",
+)
 
 
-def generator(seed: int, stream: str) -> torch.Generator:
-    """A fresh CPU generator whose state depends on (seed, stream) alone.
+def generator(seed: int, stream: str, part: int | None = None) -> torch.Generator:
+    """A fresh CPU generator whose state depends on (seed, stream) alone, and on `part` where a stream has several.
 
-    Its seed is the first 63 bits of SHA-256("seed/stream"), so that the streams of one seed and the seeds of one
-    stream are unrelated, on every machine.
+    Its seed is the first 63 bits of SHA-256("seed/stream") or SHA-256("seed/stream/part"), so that the streams of one
+    seed and the seeds of one stream are unrelated, on every machine.
 
     Raises:
         ValueError: `stream` is none of `STREAMS`.
@@ -26,7 +36,7 @@ def generator(seed: int, stream: str) -> torch.Generator:
     if stream not in STREAMS:
         msg = f"random stream {stream!r} is unknown; the streams are {', '.join(STREAMS)}"
         raise ValueError(msg)
-    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    digest = hashlib.sha256((f"{seed}/{stream}" if part is None else f"{seed}/{stream}/{part}").encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
