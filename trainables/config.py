@@ -4,17 +4,18 @@ Nothing heavier than pydantic is imported here, so that a study is checked and p
 A resolved config (`resolve`) holds no `auto` and no native size left open: it is what keys are made of.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from trainables.data_config import DATASETS as DATASETS
+from trainables.data_config import Augment as Augment
+from trainables.data_config import DataConfig
 from trainables.model_config import NATIVE_WIDTH, ModelConfig, Section
 from trainables.select_config import SelectConfig
 
 Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
-Augment = Literal["none", "shift", "crop_flip"]
 Share = Annotated[float, Field(ge=0, le=1)]
 PruneFactorRatio = Annotated[float, Field(ge=0, lt=1)]
 LayerRole = Literal["first", "last", "downsample"]
@@ -22,51 +23,9 @@ ActivationKind = Literal["float", "int8", "ternary", "sign"]
 Runtime = Literal["openvino", "onnxruntime", "packed"]
 
 
-@dataclass(frozen=True, slots=True)
-class DataFacts:
-    """What is known of a data set before it is loaded.
-
-    `train_images` counts all images that are not test images; validation images are taken out of them.
-    `fingerprint` is part of every key that depends on the data: it changes when the images do.
-    """
-
-    image_size: int
-    channels: int
-    classes: int
-    train_images: int
-    test_images: int
-    augment: Augment
-    fingerprint: str
-
-
-DATASETS: dict[str, DataFacts] = {
-    "digits": DataFacts(8, 1, 10, 1437, 360, "none", "sklearn:optical-digits:1797"),
-    "mnist": DataFacts(28, 1, 10, 60_000, 10_000, "shift", "torchvision:MNIST"),
-    "fashion_mnist": DataFacts(28, 1, 10, 60_000, 10_000, "crop_flip", "torchvision:FashionMNIST"),
-    "cifar10": DataFacts(32, 3, 10, 50_000, 10_000, "crop_flip", "torchvision:CIFAR10"),
-    "cifar100": DataFacts(32, 3, 100, 50_000, 10_000, "crop_flip", "torchvision:CIFAR100"),
-}
-
 # ResNet-8 on 8x8 digits measured 1.01, 1.11, 1.15 and 1.22 times the images per second with bf16 in four probes of one
 # machine: there the answer would be noise, and with it every key of a study.
 SMALLEST_PROBED_IMAGE = 16
-
-
-class DataConfig(Section):
-    """Which images, and how many of them."""
-
-    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"] = Field(description="data set")
-    image_size: int | None = Field(default=None, ge=8, le=512, description="pixels a side; null: the set's own size")
-    train_size: int | None = Field(default=None, ge=10, description="training and validation images in all; null: all")
-    val_share: float = Field(default=0.1, gt=0, lt=1, description="share of them held out for validation")
-    augment: Literal["auto", "none", "shift", "crop_flip"] = Field(default="auto", description="training augmentation")
-
-    def split_sizes(self) -> tuple[int, int, int]:
-        """How many images there are for training, validation and testing."""
-        facts = DATASETS[self.name]
-        images = self.train_size or facts.train_images
-        held_out = round(images * self.val_share)
-        return images - held_out, held_out, facts.test_images
 
 
 class TrainConfig(Section):
@@ -296,21 +255,10 @@ class TrialConfig(Section):
 
     @model_validator(mode="after")
     def _combination_is_possible(self) -> Self:
-        facts = DATASETS[self.data.name]
-        if self.data.train_size is not None and self.data.train_size > facts.train_images:
-            msg = f"data.train_size {self.data.train_size} is more than the {facts.train_images} of {self.data.name}"
-            raise ValueError(msg)
-        training, held_out, _ = self.data.split_sizes()
-        if held_out < 1 or training < self.train.batch_size:
-            msg = (
-                f"data.val_share {self.data.val_share} of {training + held_out} images leaves {training} to train on "
-                f"and {held_out} for validation; needed are a batch (train.batch_size {self.train.batch_size}) and 1"
-            )
-            raise ValueError(msg)
         if self.model.stem == "imagenet" and self.model.name != "resnet18":
             msg = f"model.stem imagenet needs model.name resnet18, not {self.model.name}"
             raise ValueError(msg)
-        size = self.data.image_size or facts.image_size
+        size = self.data.image_size or self.data.native_size
         if self.model.stem == "imagenet" and size < 32:
             msg = f"model.stem imagenet needs images of at least 32 pixels a side, not {size} (data.image_size)"
             raise ValueError(msg)
@@ -320,11 +268,28 @@ class TrialConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _selection_fits_the_pool(self) -> Self:
-        select, pool = self.select, self.data.split_sizes()[0]
-        if select is None:
+    def _images_suffice(self) -> Self:
+        if not self.data.identified:
             return self
-        classes = DATASETS[self.data.name].classes
+        images = self.data.facts().train_images
+        if self.data.train_size is not None and self.data.train_size > images:
+            msg = f"data.train_size {self.data.train_size} is more than the {images} of {self.data.name}"
+            raise ValueError(msg)
+        training, held_out, _ = self.data.split_sizes()
+        if held_out < 1 or training < self.train.batch_size:
+            msg = (
+                f"data.val_share {self.data.val_share} of {training + held_out} images leaves {training} to train on "
+                f"and {held_out} for validation; needed are a batch (train.batch_size {self.train.batch_size}) and 1"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _selection_fits_the_pool(self) -> Self:
+        select = self.select
+        if select is None or not self.data.identified:
+            return self
+        pool, classes = self.data.split_sizes()[0], self.data.facts().classes
         if select.locked_classes >= classes:
             msg = f"select.locked_classes {select.locked_classes} leaves none of the {classes} classes to ask for"
             raise ValueError(msg)
@@ -356,7 +321,7 @@ def resolve(config: TrialConfig, precision: Precision) -> TrialConfig:
 
     `precision` answers `train.precision: auto`; a precision that the study names stands.
     """
-    facts = DATASETS[config.data.name]
+    facts = config.data.facts()
     data = {
         "image_size": config.data.image_size or facts.image_size,
         "train_size": config.data.train_size or facts.train_images,
