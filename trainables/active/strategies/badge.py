@@ -18,7 +18,7 @@ def badge(pool: Pool, count: int, source: torch.Generator) -> Tensor:
 
         |g_i - g_j|^2 = |a_i|^2 |h_i|^2 + |a_j|^2 |h_j|^2 - 2 (a_i . a_j)(h_i . h_j),    a = p - onehot
 
-    Where the gradients that differ run out, the rest is drawn evenly. Draws: `count - 1` uniform numbers, then the rest.
+    Where the gradients that differ run out, the others are drawn evenly. Draws: `count - 1` numbers, then these.
 
     Reference: Ash et al., Deep batch active learning by diverse, uncertain gradient lower bounds, ICLR 2020, alg. 1.
 

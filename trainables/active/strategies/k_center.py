@@ -36,19 +36,19 @@ def k_center(pool: Pool, count: int, source: torch.Generator) -> Tensor:
     return pool.candidates[torch.tensor(farthest_first(rows, labelled, count))]
 
 
-def farthest_first(rows: Tensor, centres: Tensor, count: int) -> list[int]:
+def farthest_first(rows: Tensor, centres: Tensor, count: int, active: int = ACTIVE) -> list[int]:
     """Places of `count` rows in greedy order, fp32 (n, D), from the centres (L, D).
 
     A distance to the nearest centre only falls as centres are added, so one that is out of date is an upper bound.
-    Picks are made among the rows with the largest bounds, as long as the best of them is above the bound of every other
-    row; then all rows take up the new centres in one matrix product. The picks are those of the plain loop over all.
+    Picks are made among the `active` rows with the largest bounds, as long as the best of them is above the bound of
+    every other row; then all rows take up the new centres in one matrix product. The picks are those of the plain loop.
     """
     norms = rows.square().sum(1)
     nearest = torch.full((len(rows),), math.inf)
     _approach(nearest, rows, norms, centres)
     picks: list[int] = []
     while len(picks) < count:
-        new = _certain(nearest, rows, norms, count - len(picks))
+        new = _certain(nearest, rows, norms, count - len(picks), active)
         picks += new
         nearest[new] = CHOSEN
         if len(picks) < count:
@@ -59,7 +59,8 @@ def farthest_first(rows: Tensor, centres: Tensor, count: int) -> list[int]:
 def _approach(nearest: Tensor, rows: Tensor, norms: Tensor, centres: Tensor) -> None:
     """Lower `nearest`, squared distances (n,), to those to the centres where they are nearer."""
     noise = slack(norms, rows.shape[1])
-    for centre in centres.split(CENTRES):
+    for first in range(0, len(centres), CENTRES):
+        centre = centres[first : first + CENTRES]
         lengths = centre.square().sum(1)
         for begin in range(0, len(rows), ROWS):
             part = slice(begin, begin + ROWS)
@@ -68,11 +69,11 @@ def _approach(nearest: Tensor, rows: Tensor, norms: Tensor, centres: Tensor) -> 
             torch.minimum(nearest[part], distances, out=nearest[part])
 
 
-def _certain(nearest: Tensor, rows: Tensor, norms: Tensor, count: int) -> list[int]:
+def _certain(nearest: Tensor, rows: Tensor, norms: Tensor, count: int, active: int) -> list[int]:
     """At least one and at most `count` next picks: as far as the active rows alone can tell."""
     first = int(nearest.argmax())
-    top = nearest.topk(min(ACTIVE, len(nearest)))
-    outside = float(top.values[-1]) if len(nearest) > ACTIVE else CHOSEN
+    top = nearest.topk(min(active, len(nearest)))
+    outside = float(top.values[-1]) if len(nearest) > active else CHOSEN
     if float(nearest[first]) == 0.0:
         return torch.nonzero(nearest == 0.0).flatten()[:count].tolist()
     if float(nearest[first]) <= outside:

@@ -35,10 +35,10 @@ def typiclust(pool: Pool, count: int, source: torch.Generator) -> Tensor:
     """
     rows = F.normalize(scaled(pool.network.features(torch.cat([pool.candidates, pool.labelled]))))
     home = k_means(rows, min(len(pool.labelled) + count, CLUSTERS), source)
-    return pool.candidates[_in_turns(home, typicality(rows, home, source), len(pool.candidates))[:count]]
+    return pool.candidates[in_turns(home, typicality(rows, home, source), len(pool.candidates))[:count]]
 
 
-def _in_turns(home: Tensor, typical: Tensor, candidates: int) -> Tensor:
+def in_turns(home: Tensor, typical: Tensor, candidates: int) -> Tensor:
     """Places of the candidates, which come before the labelled: by turn, then by size of the cluster."""
     sizes = home.bincount()
     covered = home[candidates:].bincount(minlength=len(sizes))
