@@ -1,6 +1,7 @@
 """Who may import whom, and what a command may load."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainables.keys": {"config"},
     "trainables.quantize": {"config", "errors"},
     "trainables.training": {"config", "errors", "data", "models"},
-    "trainables.data": {"config", "errors", "training.randomness"},
+    "trainables.data": {"config", "data_config", "errors", "training.randomness"},
     "trainables.sources": {"errors"},
     "trainables.models": {"config", "errors", "model_names", "sources", "quantize", "training.randomness"},
     "trainables.pruning": {"config", "errors", "quantize", "models"},
@@ -134,7 +135,7 @@ def test_only_the_screens_print_and_only_the_commands_exit() -> None:
     for module, path in modules():
         text = path.read_text()
         assert module in printing or "sys.exit" not in text, module
-        assert module in printing or "print(" not in text, module
+        assert module in printing or not re.search(r"\bprint\(", text), module
 
 
 def loaded_by(*arguments: str) -> set[str]:

@@ -1,7 +1,7 @@
 """The part of a trial's config that says which images, and how many of them."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -38,7 +38,6 @@ DATASETS: dict[str, DataFacts] = {
 
 FOLDER_IMAGE_SIZE = 32
 FOLDER_CHANNELS = 3
-READ_ONLY = {"readOnly": True}
 
 
 class DataConfig(Section):
@@ -76,13 +75,16 @@ class DataConfig(Section):
         default=None,
         pattern="^[0-9a-f]{64}$",
         description="of an imagefolder's images and labels; filled in by the plan",
-        json_schema_extra=READ_ONLY,
+        json_schema_extra={"readOnly": True},
     )
     train_images: int | None = Field(
-        default=None, ge=0, description="an imagefolder's images that are not for testing", json_schema_extra=READ_ONLY
+        default=None,
+        ge=0,
+        description="an imagefolder's images that are not for testing",
+        json_schema_extra={"readOnly": True},
     )
     test_images: int | None = Field(
-        default=None, ge=0, description="an imagefolder's test images", json_schema_extra=READ_ONLY
+        default=None, ge=0, description="an imagefolder's test images", json_schema_extra={"readOnly": True}
     )
 
     @field_validator("folder", "labels")
@@ -169,7 +171,7 @@ class DataConfig(Section):
         left = sum(self.imbalance ** (-k / last) for k in range(facts.classes)) / max(1, facts.classes)
         return round((images - held_out) * left), held_out, facts.test_images
 
-    def key_leaves(self) -> dict[str, object]:
+    def key_leaves(self) -> dict[str, Any]:
         """What stands of it in a key: content, not where it lies."""
         leaves = self.model_dump(exclude_defaults=True, exclude={"folder", "labels"})
         return leaves | {"fingerprint": self.facts().fingerprint}

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.config import DATASETS, DataConfig
-from trainables.data import cifar, digits, idx
+from trainables.config import DataConfig
+from trainables.data import cifar, digits, idx, imagefolder
 from trainables.data.files import advice, faults
+from trainables.data.scenarios import long_tail, with_noise
 from trainables.data.splits import Split, stratified
 from trainables.errors import DataError
 from trainables.training.randomness import generator
@@ -46,31 +47,39 @@ def load(config: DataConfig, seed: int, root: Path) -> Dataset:
     """The images of a resolved config.
 
     The stream (seed, "split") first draws `train_size` images by class from all that are not for testing, then
-    `val_share` of them by class for validation. The test images are the set's own, whatever the seed.
+    `val_share` of them by class for validation. The test images are the set's own, whatever the seed. `imbalance` and
+    `label_noise`, from streams of these names, then act on the training images alone.
 
     Args:
         config: resolved (`trainables.config.resolve`).
         seed: of the trial.
-        root: folder of the torchvision sets; not used for digits.
+        root: folder of the torchvision sets, and of imagefolders; not used for digits.
 
     Raises:
-        DataError: files are missing or damaged; all of them are told at once.
+        DataError: files are missing or damaged, of which all are told at once; or an imagefolder is not what it was.
         ValueError: the config is not resolved.
 
     """
     if config.image_size is None or config.train_size is None:
         msg = "data.image_size or data.train_size is open; load takes a resolved config (trainables.config.resolve)"
         raise ValueError(msg)
-    pool, test = _read(config.name, root)
+    everything, pool, test = _read(config, root)
     source = generator(seed, "split")
-    drawn, _ = stratified(pool.labels, config.train_size, source)
-    chosen = pool.subset(drawn)
-    held_out, rest = stratified(chosen.labels, config.split_sizes()[1], source)
-    train, val, test = (
-        resize(part, config.image_size) for part in (chosen.subset(rest), chosen.subset(held_out), test)
-    )
+    chosen = pool[stratified(everything.labels[pool], config.train_size, source)[0]]
+    held_out, rest = stratified(everything.labels[chosen], config.split_sizes()[1], source)
+    training = _made_harder(everything, chosen[rest], config, seed)
+    parts = (training, everything.subset(chosen[held_out]), test)
+    train, val, test = (resize(part, config.image_size) for part in parts)
     mean, std = statistics(train.images)
-    return Dataset(train, val, test, DATASETS[config.name].classes, mean, std)
+    return Dataset(train, val, test, config.facts().classes, mean, std)
+
+
+def _made_harder(everything: Split, training: Tensor, config: DataConfig, seed: int) -> Split:
+    """The training images, given by their indices, as `imbalance` and `label_noise` leave them."""
+    classes = config.facts().classes
+    left = long_tail(everything.labels[training], classes, config.imbalance, generator(seed, "imbalance"))
+    found = everything.subset(training[left])
+    return Split(found.images, with_noise(found.labels, classes, config.label_noise, generator(seed, "label_noise")))
 
 
 def normalise(images: Tensor, data: Dataset) -> Tensor:
@@ -108,11 +117,15 @@ def _resize(images: Tensor, size: int) -> Tensor:
     return scaled.round().clamp(0, 255).to(torch.uint8)
 
 
-def _read(name: str, root: Path) -> tuple[Split, Split]:
+def _read(config: DataConfig, root: Path) -> tuple[Split, Tensor, Split]:
+    """(images, which of them are no test images, the test images)."""
+    if config.name == "imagefolder":
+        return imagefolder.read(config, root)
     try:
-        return READERS[name](root)
+        pool, test = READERS[config.name](root)
     except DataError:
-        found = faults(name, root)
+        found = faults(config.name, root)
         if not found:
             raise
-        raise DataError(advice(name, root, found)) from None
+        raise DataError(advice(config.name, root, found)) from None
+    return pool, torch.arange(len(pool)), test

@@ -65,10 +65,15 @@ def read_pictures(paths: Sequence[Path], wanted: Wanted) -> Pictures:
         except DataError as error:
             faults.append(str(error))
     if faults:
-        more = [f"and {len(faults) - FAULTS_TOLD} more"] if len(faults) > FAULTS_TOLD else []
-        raise DataError("\n".join([*faults[:FAULTS_TOLD], *more]))
+        raise DataError("\n".join(told_faults(faults)))
     empty = np.empty((0, wanted.channels, wanted.size, wanted.size), np.uint8)
     return Pictures(tuple(names), np.stack(pixels) if pixels else empty)
+
+
+def told_faults(faults: Sequence[str]) -> list[str]:
+    """The first `FAULTS_TOLD` faults, with a word on the rest."""
+    more = [f"and {len(faults) - FAULTS_TOLD} more"] if len(faults) > FAULTS_TOLD else []
+    return [*faults[:FAULTS_TOLD], *more]
 
 
 def _each(path: Path) -> Iterator[tuple[str, Callable[[Wanted], Pixels]]]:
@@ -77,13 +82,13 @@ def _each(path: Path) -> Iterator[tuple[str, Callable[[Wanted], Pixels]]]:
         files = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
         found = sorted(files, key=_natural)
         for file in found:
-            yield str(file), partial(_of_file, file)
+            yield str(file), partial(read_picture, file)
         if not found:
             yield str(path), partial(_refuse, f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
     elif path.suffix.lower() == ".npy":
         yield from _each_of_array(path)
     else:
-        yield str(path), partial(_of_file, path)
+        yield str(path), partial(read_picture, path)
 
 
 def _natural(path: Path) -> tuple[list[list[str | int]], Path]:
@@ -122,7 +127,13 @@ def _refuse(told: str, wanted: Wanted) -> Pixels:
     raise DataError(told)
 
 
-def _of_file(path: Path, wanted: Wanted) -> Pixels:
+def read_picture(path: Path, wanted: Wanted) -> Pixels:
+    """The pixels of one image file, uint8 (C, size, size), read by the rules of `read_pictures`.
+
+    Raises:
+        DataError: it cannot be read, or has another size and must not be resized.
+
+    """
     try:
         with Image.open(path, formats=FORMATS) as image:
             return _fitted(str(path), image, wanted)

@@ -50,11 +50,19 @@ def stratified(labels: Tensor, total: int, generator: torch.Generator) -> tuple[
     if not 0 <= total <= len(labels):
         msg = f"{total} images cannot be drawn from {len(labels)}"
         raise ValueError(msg)
+    return first_of_each(labels, quotas(torch.bincount(labels), total), generator)
+
+
+def first_of_each(labels: Tensor, wanted: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw `wanted` images of each class, int64 (K,); (drawn, left), both sorted indices into `labels`, int64.
+
+    With one state of the generator, what is drawn where less is wanted of each class is drawn where more is.
+    """
     shuffled = torch.randperm(len(labels), generator=generator)
-    classes = torch.bincount(labels)
+    classes = torch.bincount(labels, minlength=len(wanted))
     # A stable sort by class keeps the random order within each, so that a class's first images are its draw.
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
     start = torch.cumsum(classes, 0) - classes
     rank = torch.arange(len(labels)) - start.repeat_interleave(classes)
-    drawn = rank < quotas(classes, total).repeat_interleave(classes)
+    drawn = rank < wanted.repeat_interleave(classes)
     return by_class[drawn].sort().values, by_class[~drawn].sort().values

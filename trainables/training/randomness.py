@@ -20,6 +20,8 @@ STREAMS: tuple[str, ...] = (
     "classes",
     "calibration",
     "layers",
+    "imbalance",
+    "label_noise",
 )
 
 

@@ -1,0 +1,321 @@
+"""A folder of a person's own images: which there are, of which classes, which are for testing, and their fingerprint.
+
+There are two layouts. Either each class is a folder of images, `folder/<class>/...`; the classes are sorted by name.
+Or the images lie anywhere in the folder and a labels file says what they are; those that it leaves out have no label
+yet. In both, where the folder holds exactly the two folders `train` and `test`, these say which images are for testing
+(and the class folders lie in both). Nothing here needs a tensor library.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from trainables.config import DataConfig, TrialConfig
+from trainables.data.labels import read_labels
+from trainables.data.listing import ImageFile, hashed, list_images, subfolders
+from trainables.data.pictures import told_faults
+from trainables.data_config import FOLDER_CHANNELS
+from trainables.errors import DataError
+
+READING = "imagefolder 1"
+"""Raised when the same files would be read as other pixels or other labels; it is part of every fingerprint."""
+
+TEST_SHARE = 0.2
+CACHE = Path(".cache", "imagefolder")
+NO_LABEL = -1
+SIDES = ["test", "train"]
+
+
+@dataclass(frozen=True)
+class FolderFacts:
+    """What a folder holds. `labels` and `for_test` go with `images`, which are sorted by path.
+
+    A label is the number of its class, or `NO_LABEL`. `test_folder` says that the folder itself tells which images are
+    for testing; if not they are drawn, by a rule that knows no seed.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    images: tuple[ImageFile, ...]
+    labels: tuple[int, ...]
+    for_test: tuple[bool, ...]
+    test_folder: bool
+
+    @cached_property
+    def images_fingerprint(self) -> str:
+        """SHA-256 of the sorted paths, sizes and sums of all images, whatever their labels are."""
+        digest = hashlib.sha256(f"{READING}\n".encode(errors="surrogateescape"))
+        for image in self.images:
+            digest.update(f"{image.path}\0{image.size}\0{image.sha256}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the images and the name of each one's class; it does not depend on where the folder lies."""
+        digest = hashlib.sha256(f"{self.images_fingerprint}\n".encode(errors="surrogateescape"))
+        for image, label in zip(self.images, self.labels, strict=True):
+            if label != NO_LABEL:
+                digest.update(f"{image.path}\0{self.classes[label]}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    @property
+    def unlabelled(self) -> int:
+        """How many images have no label yet."""
+        return self.labels.count(NO_LABEL)
+
+    def counts(self, *, for_test: bool) -> tuple[int, ...]:
+        """How many labelled images of each class are for testing, or are not."""
+        chosen = [label for label, test in zip(self.labels, self.for_test, strict=True) if test == for_test]
+        return tuple(chosen.count(label) for label in range(len(self.classes)))
+
+
+def fingerprint(folder: Path, labels: Path | None = None, *, notes: Path | None = None) -> str:
+    """SHA-256 of all images of a folder and their labels; equal on every machine, wherever the folder lies.
+
+    Args:
+        folder: of the images.
+        labels: the labels file, absolute or in `folder`; None: the images lie in class folders.
+        notes: a file that keeps the sums of files between calls (`trainables.data.listing.hashed`).
+
+    Raises:
+        DataError: the images cannot be used as they lie; every fault is told at once.
+
+    """
+    return facts(folder, labels, notes=notes).fingerprint
+
+
+def facts(
+    folder: Path,
+    labels: Path | None = None,
+    classes: Sequence[str] = (),
+    test_share: float | None = None,
+    *,
+    notes: Path | None = None,
+) -> FolderFacts:
+    """What there is to know of a folder of images before any of them is decoded.
+
+    Args:
+        folder: of the images.
+        labels: the labels file, absolute or in `folder`; None: the images lie in class folders.
+        classes: that a labels file may name, in the order of their numbers; empty: those that it names, sorted.
+        test_share: of the images, where no folders `train` and `test` are; None: 0.2.
+        notes: a file that keeps the sums of files between calls (`trainables.data.listing.hashed`).
+
+    Raises:
+        DataError: the images cannot be used as they lie; every fault is told at once.
+
+    """
+    try:
+        listed = list_images(folder)
+        sides = _has_sides(folder, test_share)
+        names = _names(folder, listed, labels, classes, sides=sides)
+        images = hashed(folder, listed, notes)
+        _refuse_same_image(images, names, sides=sides)
+    except DataError as error:
+        raise DataError(advice(folder, str(error).splitlines())) from error
+    found = tuple(classes) or tuple(sorted({name for name in names.values() if name is not None}))
+    numbers = {name: number for number, name in enumerate(found)}
+    of = [NO_LABEL if (name := names[image.path]) is None else numbers[name] for image in images]
+    share = TEST_SHARE if test_share is None else test_share
+    if sides:
+        for_test = [image.path.startswith("test/") for image in images]
+    else:
+        for_test = [_falls_below(image, share) for image in images] if labels else _by_class(images, of, share)
+    return FolderFacts(folder, found, tuple(images), tuple(of), tuple(for_test), sides)
+
+
+def advice(folder: Path, faults: Sequence[str]) -> str:
+    """The message for a folder with faults: each of them, and what the user can do."""
+    lines = "\n".join(f"  {fault}" for fault in told_faults(faults))
+    return (
+        f"data set imagefolder is not usable under {folder}:\n{lines}\n"
+        "mend the folder, or name another: data.folder is looked for in --data-root, or is absolute"
+    )
+
+
+def place(data: DataConfig, root: Path) -> Path:
+    """Where the images of a config lie."""
+    return root / Path(data.folder or "")
+
+
+def facts_of(data: DataConfig, root: Path) -> FolderFacts:
+    """The facts of a config's folder; what they were found out from is kept under the data root.
+
+    Raises:
+        DataError: the images cannot be used as they lie; or they are others than those that were planned.
+
+    """
+    folder = place(data, root)
+    name = hashlib.sha256(str(folder.absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
+    labels = Path(data.labels) if data.labels else None
+    given = data.classes if labels else ()
+    found = facts(folder, labels, given, data.test_share, notes=root / CACHE / f"sums-{name}.json")
+    if data.fingerprint not in (None, found.fingerprint):
+        msg = (
+            f"the images or labels of {folder} are no longer those that were planned (SHA-256 "
+            f"{found.fingerprint[:12]}..., planned {data.fingerprint[:12]}...): put them back, or start anew"
+        )
+        raise DataError(msg)
+    return found
+
+
+def identify(data: DataConfig, root: Path, *, partly_labelled: bool = False) -> DataConfig:
+    """The config with what only a look at its folder tells: classes, counts and fingerprint. Other sets stay as is.
+
+    Args:
+        data: as the study has it.
+        root: folder of the data sets.
+        partly_labelled: images without label, and classes without images, are welcome: they are yet to be labelled.
+
+    Raises:
+        DataError: the images cannot be used as they lie, or not for training.
+
+    """
+    if data.identified:
+        return data
+    found = facts_of(data, root)
+    if not partly_labelled:
+        refuse_untrainable(found, data)
+    return data.model_copy(
+        update={
+            "classes": found.classes,
+            "channels": data.channels or FOLDER_CHANNELS,
+            "test_share": None if found.test_folder else data.test_share or TEST_SHARE,
+            "fingerprint": found.fingerprint,
+            "train_images": sum(found.counts(for_test=False)),
+            "test_images": sum(found.counts(for_test=True)),
+        }
+    )
+
+
+def identify_trial(config: TrialConfig, root: Path) -> TrialConfig:
+    """The trial with its images identified, and checked against them.
+
+    Raises:
+        DataError: the images cannot be used as they lie, or not for this trial.
+
+    """
+    if config.data.identified:
+        return config
+    data = identify(config.data, root)
+    try:
+        return TrialConfig.model_validate({**dict(config), "data": data})
+    except ValidationError as error:
+        told = (str(item.get("ctx", {}).get("error", item["msg"])) for item in error.errors(include_url=False))
+        raise DataError("; ".join(told)) from error
+
+
+def refuse_untrainable(found: FolderFacts, data: DataConfig) -> None:
+    """Every image must have a label, and every class images on both sides.
+
+    Raises:
+        DataError: it is not so.
+
+    """
+    faults: list[str] = []
+    if found.unlabelled:
+        first = next(image.path for image, label in zip(found.images, found.labels, strict=True) if label == NO_LABEL)
+        faults.append(
+            f"{found.unlabelled} of {len(found.images)} images have no label in {data.labels} ({first} and so on); "
+            "training needs all of them: label them, or move them elsewhere"
+        )
+    training, test = found.counts(for_test=False), found.counts(for_test=True)
+    if len(found.classes) < 2:
+        faults.append(f"{' '.join(found.classes) or 'no class at all'}: one class only; a classifier needs two")
+    faults += [f"class {name}: no image to train on" for name, n in zip(found.classes, training, strict=True) if not n]
+    if not sum(test):
+        faults.append("no test image is left; raise data.test_share, or make folders train and test")
+    if faults:
+        raise DataError(advice(found.folder, faults))
+
+
+def _has_sides(folder: Path, test_share: float | None) -> bool:
+    sides = subfolders(folder) == SIDES
+    if sides and test_share is not None:
+        raise DataError(f"{folder}: its folders train and test say what is for testing; remove data.test_share")
+    return sides
+
+
+def _names(
+    folder: Path, listed: Mapping[str, object], labels: Path | None, classes: Sequence[str], *, sides: bool
+) -> dict[str, str | None]:
+    """The class of each image; None where it has none yet."""
+    if labels is None:
+        return dict(_folder_labels(folder, listed, sides=sides))
+    return _listed_labels(folder, labels, listed, classes, sides=sides)
+
+
+def _listed_labels(
+    folder: Path, labels: Path, listed: Mapping[str, object], classes: Sequence[str], *, sides: bool
+) -> dict[str, str | None]:
+    found = read_labels(folder / labels, listed.keys(), classes)
+    faults = [*found.faults, *([] if listed else [f"{folder}: no image in this folder"])]
+    faults += _beside(folder, listed, 1 if sides else 0)
+    if faults:
+        raise DataError("\n".join(faults))
+    return {path: found.rows[path].label if path in found.rows else None for path in listed}
+
+
+def _folder_labels(folder: Path, listed: Mapping[str, object], *, sides: bool) -> dict[str, str]:
+    depth = 2 if sides else 1
+    tops = [folder / side for side in SIDES] if sides else [folder]
+    every = sorted({name for top in tops for name in subfolders(top)})
+    if not every:
+        raise DataError(f"{folder}: no class folders; a folder of images alone needs data.labels, a CSV of file,label")
+    faults = _beside(folder, listed, depth)
+    held = {folder.joinpath(*path.split("/")[:depth]) for path in listed}
+    faults += [f"{top / name}: an empty class, no image is in it" for top in tops for name in every
+               if top / name not in held]  # fmt: skip
+    if len(every) == 1:
+        faults.append(f"{folder}: one class only ({every[0]}); a classifier needs two")
+    if faults:
+        raise DataError("\n".join(faults))
+    return {path: path.split("/")[depth - 1] for path in listed}
+
+
+def _beside(folder: Path, listed: Iterable[str], depth: int) -> list[str]:
+    """A fault where images lie less than `depth` folders deep."""
+    found = [path for path in listed if path.count("/") < depth]
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return [f"{folder / found[0]}{more}: lies beside the folders of images; move it into one"] if found else []
+
+
+def _refuse_same_image(images: Iterable[ImageFile], names: Mapping[str, str | None], *, sides: bool) -> None:
+    """One image cannot be of two classes, nor be trained on and tested with."""
+    first: dict[str, str] = {}
+    faults: list[str] = []
+    for image in images:
+        other = first.setdefault(image.sha256, image.path)
+        one, two = names[other], names[image.path]
+        if one is not None and two is not None and one != two:
+            faults.append(f"{other} and {image.path}: the same image in two classes, {one} and {two}; remove one")
+        elif sides and other.split("/")[0] != image.path.split("/")[0]:
+            faults.append(f"{other} and {image.path}: the same image for testing and for training; remove one")
+    if faults:
+        raise DataError("\n".join(faults))
+
+
+def _by_class(images: Sequence[ImageFile], labels: Sequence[int], share: float) -> list[bool]:
+    """Of each class the images with the smallest sums: `share` of them, at least one, and never all.
+
+    The sums are as good as drawn lots, and no seed or library changes them.
+    """
+    of: dict[int, list[int]] = defaultdict(list)
+    for index in sorted(range(len(images)), key=lambda index: (images[index].sha256, images[index].path)):
+        of[labels[index]].append(index)
+    drawn = {index for indices in of.values() for index in indices[: _quota(len(indices), share)]}
+    return [index in drawn for index in range(len(images))]
+
+
+def _quota(count: int, share: float) -> int:
+    return min(count - 1, max(1, round(count * share)))
+
+
+def _falls_below(image: ImageFile, share: float) -> bool:
+    """Whether an image is for testing by its own sum alone, so that it stays so while labels arrive."""
+    return int(image.sha256[:16], 16) < share * 2**64
