@@ -1,12 +1,17 @@
-"""`df.pareto`: fronts as methods of a DataFrame. Importing this module registers the accessor."""
+"""`df.pareto` and `df.al`: analyses as methods of a DataFrame. Importing this module registers the accessors."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from orchestrator.analysis import pareto
+from orchestrator.analysis import curves, pareto
+from orchestrator.analysis.curves import By
 from orchestrator.analysis.pareto import Objectives, Role
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @pd.api.extensions.register_dataframe_accessor("pareto")
@@ -39,3 +44,38 @@ class ParetoAccessor:
     ) -> float:
         """Volume dominated up to a reference point; see `orchestrator.analysis.pareto.hypervolume`."""
         return pareto.hypervolume(self._df, reference, objectives, role=role)
+
+
+@pd.api.extensions.register_dataframe_accessor("al")
+class ActiveLearningAccessor:
+    """Learning curves of a table of trials with a `select` stage; see `orchestrator.analysis.curves`."""
+
+    def __init__(self, df: pd.DataFrame) -> None:
+        self._df = df
+
+    def curve(
+        self, value: str = "accuracy", by: By = None, over: str = "seed", confidence: float = 0.95
+    ) -> pd.DataFrame:
+        """Mean and interval for each curve and number of labels; see `orchestrator.analysis.curves.curve`."""
+        return curves.curve(self._df, value, by, over, confidence)
+
+    def area(self, value: str = "accuracy", by: By = None, confidence: float = 0.95) -> pd.DataFrame:
+        """Normalised area under each curve; see `orchestrator.analysis.curves.area`."""
+        return curves.area(self._df, value, by, confidence)
+
+    def savings(self, value: str = "accuracy", against: str = "random", by: By = None) -> pd.DataFrame:
+        """Share of the labels that each strategy saves; see `orchestrator.analysis.curves.savings`."""
+        return curves.savings(self._df, value, against, by)
+
+    def plot(
+        self,
+        path: str | Path | None = None,
+        value: str = "accuracy",
+        x: Literal["labels", "select_s", "wall_time_s"] = "labels",
+        by: By = None,
+        band: Literal["interval", "std"] = "interval",
+    ) -> "Figure":
+        """The learning curves as a figure; see `orchestrator.analysis.plots.plot`."""
+        from orchestrator.analysis import plots
+
+        return plots.plot(self._df, path, value, x, by, band)

@@ -1,0 +1,324 @@
+"""Learning curves as a figure. matplotlib is loaded when one is drawn, and nothing of its global state is touched."""
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.analysis.curves import By, curve
+from orchestrator.analysis.points import ALL_LABELS, RANDOM, STRATEGY
+from orchestrator.analysis.tables import COLUMNS
+from orchestrator.errors import OrchestratorError, TableError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+X_LABELS = {
+    "labels": "labelled images",
+    "select_s": "time to choose the images (s)",
+    "wall_time_s": "time to choose the images and train (s)",
+}
+SUFFIXES = (".svg", ".png", ".pdf")
+BANDS = {"interval": "95 % interval", "std": "standard deviation"}
+
+# Okabe and Ito, Color Universal Design, 2008: told apart with any colour vision. Its yellow is too pale for lines on
+# white, and black is kept for the line of all labels.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
+_INK, _GREY = "#222222", "#808080"
+_MOST_PANELS = 12
+_WIDE = 30
+"""Times that the largest abscissa holds the smallest from where on the axis is logarithmic."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    colour: str
+    dash: Any = "-"
+    marker: str = "o"
+    order: float = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """What all panels share: the curves, the names of their columns, and the styles by label."""
+
+    table: pd.DataFrame
+    by: list[str]
+    x: str
+    band: str
+    scale: float
+    styles: dict[str, _Style] = field(default_factory=dict[str, _Style])
+
+
+def plot(
+    df: pd.DataFrame,
+    path: str | Path | None = None,
+    value: str = "accuracy",
+    x: Literal["labels", "select_s", "wall_time_s"] = "labels",
+    by: By = None,
+    band: Literal["interval", "std"] = "interval",
+) -> "Figure":
+    """The learning curves of a table: a colour and a mark for each, random in grey, all labels as a line across.
+
+    Each setting (what differs outside `select`) has a panel of its own. The curves are those of `curves.curve`, the
+    legend lists them from the highest end to the lowest. An axis on which values lie far apart is logarithmic. Where
+    random labels take less than a hundredth of the time of others, they are a line across at their most labels.
+
+    Args:
+        df: trials, as `load` gives them.
+        path: where the figure is written; the suffix says how: .svg, .png or .pdf.
+        value: a column of numbers; fractions are drawn in percent.
+        x: what the curves run along: labels, or mean seconds.
+        by: as in `curves.curve`.
+        band: what is shaded around the mean: Student's 95 % interval of the mean, or a standard deviation of the seeds
+            on each side.
+
+    Raises:
+        TableError: as `curve`; also an unknown `x`, `band` or suffix, nothing to draw, or more than can be told apart.
+        OrchestratorError: matplotlib is not installed, or the file cannot be written.
+
+    """
+    _check(x, band, path)
+    table = curve(df, value, by)
+    if x not in table.columns:
+        msg = f"plot: x={x!r} needs the columns {x} and mixed_hosts; load them too"
+        raise TableError(msg)
+    names = list(table.columns[: list(table.columns).index("labels")])
+    scale = 100.0 if value in COLUMNS and COLUMNS[value].unit == "fraction" else 1.0
+    sheet = _styled(_Sheet(table, names, x, band, scale))
+    figure = _drawn(sheet, _y_label(value))
+    if path is not None:
+        _save(figure, Path(path))
+    return figure
+
+
+def _check(x: str, band: str, path: str | Path | None) -> None:
+    if x not in X_LABELS:
+        msg = f"plot: unknown x {x!r}; valid are {', '.join(X_LABELS)}"
+        raise TableError(msg)
+    if band not in BANDS:
+        msg = f"plot: unknown band {band!r}; valid are {', '.join(BANDS)}"
+        raise TableError(msg)
+    if path is not None and Path(path).suffix not in SUFFIXES:
+        msg = f"plot: {path}: the suffix says the format; valid are {', '.join(SUFFIXES)}"
+        raise TableError(msg)
+
+
+def _styled(sheet: _Sheet) -> _Sheet:
+    """A style for each label that occurs, the same in all panels."""
+    table, names = sheet.table, [_label(row, sheet.by) for _, row in sheet.table.iterrows()]
+    lines = [
+        name for name, strategy in zip(names, table[STRATEGY], strict=True) if strategy not in (RANDOM, ALL_LABELS)
+    ]
+    different = list(dict.fromkeys(lines))
+    most = len(_COLOURS) * len(_DASHES)
+    if len(different) > most:
+        msg = f"plot: {len(different)} curves cannot be told apart, at most {most}; draw fewer rows of the table"
+        raise TableError(msg)
+    for i, name in enumerate(different):
+        dash, colour = divmod(i, len(_COLOURS))
+        sheet.styles[name] = _Style(_COLOURS[colour], _DASHES[dash], _MARKERS[colour])
+    chance = dict.fromkeys(name for name, strategy in zip(names, table[STRATEGY], strict=True) if strategy == RANDOM)
+    for i, name in enumerate(chance):
+        sheet.styles[name] = _Style(_GREY, _DASHES[i % len(_DASHES)], "o", order=2)
+    return sheet
+
+
+def _label(row: pd.Series, by: Sequence[str]) -> str:
+    """`least confidence, proxy resnet8, no replay ratio`; random labels have no leaves where those are null."""
+    leaves = [name for name in by if name.startswith("select.") and name != STRATEGY]
+    chance = row[STRATEGY] in (RANDOM, ALL_LABELS)
+    parts = [_leaf(name, row[name]) for name in leaves if not (chance and pd.isna(row[name]))]
+    return ", ".join([_words(str(row[STRATEGY])), *parts])
+
+
+def _leaf(name: str, value: object) -> str:
+    leaf = _words(name.rpartition(".")[2])
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return f"no {leaf}"
+    return f"{leaf} {value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else f"{leaf} {value}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _y_label(value: str) -> str:
+    name = {"accuracy": "test accuracy", "val_accuracy": "validation accuracy"}.get(value, _words(value))
+    unit = COLUMNS[value].unit if value in COLUMNS else ""
+    return name + {"fraction": " (%)", "": "", "1": ""}.get(unit, f" ({unit})")
+
+
+def _drawn(sheet: _Sheet, y_label: str) -> "Figure":
+    figure_type = _figure_type()
+    panels = list(_panels(sheet))
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
+    lines = math.ceil(len(panels) / columns)
+    size = (6.6, 3.8) if len(panels) == 1 else (1.9 + 2.7 * columns, 0.5 + 2.5 * lines)
+    figure: Figure = figure_type(figsize=size, layout="constrained", facecolor="white")
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    handles: dict[str, tuple[float, Any]] = {}
+    for axes, (title, rows) in zip(grid, panels, strict=False):
+        axes.set_title(title, fontsize=9, color=_INK)
+        for name, height, handle in _draw_panel(axes, rows, sheet):
+            handles.setdefault(name, (height, handle))
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    shown = list(grid[: len(panels)])
+    _dress(shown, sheet)
+    for axes in shown[::columns]:
+        axes.set_ylabel(y_label, fontsize=9.5, color=_INK)
+    for axes in shown[-columns:]:
+        axes.set_xlabel(X_LABELS[sheet.x], fontsize=9.5, color=_INK)
+        axes.tick_params(labelbottom=True)
+    _legend(figure, handles, sheet)
+    return figure
+
+
+def _figure_type() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        msg = "matplotlib is not installed; figures need it: pip install matplotlib"
+        raise OrchestratorError(msg) from error
+    return Figure
+
+
+def _panels(sheet: _Sheet) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Title and curves of each setting."""
+    outside = [name for name in sheet.by if not name.startswith("select.")]
+    if sheet.table.empty:
+        msg = "plot: no row of a curve is complete yet; there is nothing to draw"
+        raise TableError(msg)
+    if sheet.table[sheet.x].notna().sum() == 0:
+        msg = f"plot: no row has a {sheet.x} that compares with the others"
+        raise TableError(msg)
+    if not outside:
+        yield "", sheet.table
+        return
+    groups = list(sheet.table.groupby(outside, dropna=False))
+    if len(groups) > _MOST_PANELS:
+        msg = (
+            f"plot: {len(groups)} settings of {', '.join(outside)}, at most {_MOST_PANELS} fit into a figure; "
+            "draw fewer rows of the table"
+        )
+        raise TableError(msg)
+    for _, rows in groups:
+        yield ", ".join(_leaf(name, rows[name].iloc[0]) for name in outside), rows
+
+
+def _draw_panel(axes: "Axes", rows: pd.DataFrame, sheet: _Sheet) -> Iterator[tuple[str, float, Any]]:
+    """Label, last height and handle of each line that was drawn."""
+    for _, own in rows.groupby([_label(row, sheet.by) for _, row in rows.iterrows()], sort=False):
+        name, strategy = _label(own.iloc[0], sheet.by), str(own[STRATEGY].iloc[0])
+        heights = own["mean"].to_numpy() * sheet.scale
+        if strategy == ALL_LABELS:
+            yield name, heights[-1], axes.axhline(heights[-1], color=_INK, linewidth=1, linestyle=(0, (5, 2)), zorder=1)
+        elif strategy == RANDOM and _is_free(rows, sheet.x):
+            label = f"{name}, {own['labels'].iloc[-1]:,} labels"
+            yield label, heights[-1], axes.axhline(heights[-1], color=_GREY, linewidth=1.2, zorder=1)
+        elif own[sheet.x].notna().any():
+            yield name, heights[-1], _draw_curve(axes, own, sheet, sheet.styles[name])
+
+
+def _is_free(rows: pd.DataFrame, x: str) -> bool:
+    chance = rows[STRATEGY] == RANDOM
+    others = rows.loc[~chance & (rows[STRATEGY] != ALL_LABELS), x]
+    return x == "select_s" and bool(rows.loc[chance, x].max() < others.max() / 100)
+
+
+def _draw_curve(axes: "Axes", own: pd.DataFrame, sheet: _Sheet, style: _Style) -> Any:
+    own = own.loc[own[sheet.x].notna()].sort_values(sheet.x)
+    at, mean = own[sheet.x].to_numpy(dtype=np.float64), own["mean"].to_numpy() * sheet.scale
+    low, high = _edges(own, sheet)
+    axes.fill_between(at, low, high, color=style.colour, alpha=0.14, linewidth=0, zorder=style.order - 1)
+    (line,) = axes.plot(
+        at, mean, color=style.colour, linestyle=style.dash, linewidth=1.5, marker=style.marker, markersize=4,
+        markeredgecolor="white", markeredgewidth=0.5, zorder=style.order,
+    )  # fmt: skip
+    return line
+
+
+def _edges(own: pd.DataFrame, sheet: _Sheet) -> tuple[Any, Any]:
+    if sheet.band == "std":
+        return (own["mean"] - own["std"]) * sheet.scale, (own["mean"] + own["std"]) * sheet.scale
+    return own["low"] * sheet.scale, own["high"] * sheet.scale
+
+
+def _dress(panels: Sequence["Axes"], sheet: _Sheet) -> None:
+    """Limits, ticks and grid. The means and a spread around them are in view; a wide interval is cut off."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+    low, high = _heights(sheet)
+    margin = 0.05 * (high - low) or 1.0
+    decades = _decades(sheet)
+    for axes in panels:
+        axes.set_ylim(low - margin, high + margin)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        if decades:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)))
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda number, _: f"{number:,.0f}" if number >= 1 else f"{number:g}")
+        )
+        axes.minorticks_off()
+        axes.tick_params(labelsize=8.5, colors=_INK, length=3)
+        axes.grid(visible=True, color="#E6E6E6", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(_GREY)
+
+
+def _heights(sheet: _Sheet) -> tuple[float, float]:
+    spread = sheet.table["std"].fillna(0)
+    low, high = (sheet.table["mean"] - spread).min(), (sheet.table["mean"] + spread).max()
+    return low * sheet.scale, high * sheet.scale
+
+
+def _decades(sheet: _Sheet) -> float:
+    """Powers of ten between the ends of the curves, 0 where the axis is linear."""
+    free = (sheet.table[STRATEGY] == RANDOM) & _is_free(sheet.table, sheet.x)
+    at = sheet.table.loc[~free & (sheet.table[STRATEGY] != ALL_LABELS), sheet.x].dropna()
+    wide = at.min() > 0 and at.max() >= _WIDE * at.min()
+    return math.log10(at.max() / at.min()) if wide else 0.0
+
+
+def _legend(figure: "Figure", handles: dict[str, tuple[float, Any]], sheet: _Sheet) -> None:
+    ordered = sorted(handles.items(), key=lambda item: -item[1][0])
+    legend = figure.legend(
+        [handle for _, (_, handle) in ordered], [textwrap.fill(name, 26, break_long_words=False) for name, _ in ordered], loc="outside right upper",
+        frameon=False, fontsize=8.5, labelcolor=_INK, handlelength=2.4, title=_caption(sheet), title_fontsize=8,
+        alignment="left",
+    )  # fmt: skip
+    legend.get_title().set_color(_GREY)
+
+
+def _caption(sheet: _Sheet) -> str:
+    fewest, most = int(sheet.table["n"].min()), int(sheet.table["n"].max())
+    if most == 1:
+        return "one seed"
+    seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    return f"mean of {seeds},\nshaded: {BANDS[sheet.band]}"
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    import matplotlib as mpl
+
+    # Without a date and with fixed ids an equal table gives an equal file.
+    dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
+    try:
+        with mpl.rc_context({"svg.hashsalt": "curves"}):
+            figure.savefig(path, dpi=200, metadata=dated)
+    except OSError as error:
+        msg = f"{path}: the figure cannot be written: {error.strerror}"
+        raise OrchestratorError(msg) from error
