@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.ledger import StageRecord
-from trainables.config import DATASETS, NATIVE_WIDTH, TrialConfig
+from trainables.config import NATIVE_WIDTH, TrialConfig
 from trainables.keys import Stage, selection_network
 from trainables.model_names import TORCHVISION_MMACS
 
@@ -125,7 +125,7 @@ def _guess(stage: Stage) -> float:
 
 
 def _mmacs(config: TrialConfig) -> float:
-    size = config.data.image_size or DATASETS[config.data.name].image_size
+    size = config.data.image_size or config.data.native_size
     if not config.model.ours:
         at_224 = TORCHVISION_MMACS.get(config.model.name)
         return MMACS_OF_AN_UNKNOWN * (size / 32) ** 2 if at_224 is None else at_224 * (size / 224) ** 2

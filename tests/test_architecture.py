@@ -42,7 +42,9 @@ ALLOWED: dict[str, set[str]] = {
         "config", "errors", "keys", "quantize", "pruning", "data", "models", "training", "methods", "active", "export",
         "measure", "runtimes", "sources",
     },
-    "trainables.__main__": {"config", "errors", "keys", "model_names", "models", "sources", "training", "stages"},
+    "trainables.__main__": {
+        "config", "data.identify", "errors", "keys", "model_names", "models", "sources", "training", "stages",
+    },
     "orchestrator.errors": set(),
     "orchestrator.analysis": {"errors"},
     "orchestrator.spec": {"errors", "analysis.objectives", "trainables.config", "trainables.model_names"},

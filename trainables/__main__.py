@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trainables.config import DATASETS, Device, TrialConfig, resolve
+from trainables.config import Device, TrialConfig, resolve
+from trainables.data.identify import Folders
 from trainables.errors import InfeasibleError, TrialError
 from trainables.model_names import is_code
 from trainables.sources import importable, sources_sha256
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(f"{options.config}: {fault}", 2)
     try:
         with importable(Path.cwd() if options.allow_code else None):
-            named = _with_sources(config)
+            named = Folders(options.data_root).identified(_with_sources(config))
             found = _probe(named) if options.probe else _run(named, options)
     except TrialError as error:
         return _complain(str(error), 1)
@@ -93,7 +94,7 @@ def _probe(config: TrialConfig) -> dict[str, object]:
 def _refuse_images(config: TrialConfig) -> None:
     from trainables.models.foreign import refuse_images
 
-    facts = DATASETS[config.data.name]
+    facts = config.data.facts()
     if not config.model.ours:
         refuse_images(config.model, facts.channels, facts.classes, config.data.image_size or facts.image_size)
 

@@ -38,6 +38,10 @@ DATASETS: dict[str, DataFacts] = {
 
 FOLDER_IMAGE_SIZE = 32
 FOLDER_CHANNELS = 3
+FOLDER_LEAVES = (
+    "folder", "labels", "classes", "channels", "test_share", "fingerprint", "train_images", "test_images",
+)  # fmt: skip
+"""What only an imagefolder has."""
 
 
 class DataConfig(Section):
@@ -121,7 +125,7 @@ class DataConfig(Section):
                 msg = "data.classes belongs to a labels file (data.labels); class folders name their classes: remove it"
                 raise ValueError(msg)
             return self
-        given = [leaf for leaf in _FOLDER_LEAVES if getattr(self, leaf) != type(self).model_fields[leaf].default]
+        given = [leaf for leaf in FOLDER_LEAVES if getattr(self, leaf) != type(self).model_fields[leaf].default]
         if given:
             msg = f"data.{given[0]} has no effect on {self.name}; only an imagefolder has it: remove it"
             raise ValueError(msg)
@@ -175,8 +179,3 @@ class DataConfig(Section):
         """What stands of it in a key: content, not where it lies."""
         leaves = self.model_dump(exclude_defaults=True, exclude={"folder", "labels"})
         return leaves | {"fingerprint": self.facts().fingerprint}
-
-
-_FOLDER_LEAVES = (
-    "folder", "labels", "classes", "channels", "test_share", "fingerprint", "train_images", "test_images",
-)  # fmt: skip

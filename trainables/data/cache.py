@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from trainables.config import DataConfig
-from trainables.data.folder import CACHE, FolderFacts, advice, facts_of, place
+from trainables.data.folder import FolderFacts, advice
+from trainables.data.identify import CACHE, facts_of, place
 from trainables.data.pictures import Pixels, Wanted, read_picture
 from trainables.data.whole import write_whole
 from trainables.data_config import FOLDER_CHANNELS, FOLDER_IMAGE_SIZE

@@ -13,20 +13,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from trainables.config import DataConfig, TrialConfig
 from trainables.data.labels import read_labels
 from trainables.data.listing import ImageFile, hashed, list_images, subfolders
 from trainables.data.pictures import told_faults
-from trainables.data_config import FOLDER_CHANNELS
 from trainables.errors import DataError
 
 READING = "imagefolder 1"
 """Raised when the same files would be read as other pixels or other labels; it is part of every fingerprint."""
 
 TEST_SHARE = 0.2
-CACHE = Path(".cache", "imagefolder")
 NO_LABEL = -1
 SIDES = ["test", "train"]
 
@@ -136,102 +131,6 @@ def advice(folder: Path, faults: Sequence[str]) -> str:
         f"data set imagefolder is not usable under {folder}:\n{lines}\n"
         "mend the folder, or name another: data.folder is looked for in --data-root, or is absolute"
     )
-
-
-def place(data: DataConfig, root: Path) -> Path:
-    """Where the images of a config lie."""
-    return root / Path(data.folder or "")
-
-
-def facts_of(data: DataConfig, root: Path) -> FolderFacts:
-    """The facts of a config's folder; what they were found out from is kept under the data root.
-
-    Raises:
-        DataError: the images cannot be used as they lie; or they are others than those that were planned.
-
-    """
-    folder = place(data, root)
-    name = hashlib.sha256(str(folder.absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
-    labels = Path(data.labels) if data.labels else None
-    given = data.classes if labels else ()
-    found = facts(folder, labels, given, data.test_share, notes=root / CACHE / f"sums-{name}.json")
-    if data.fingerprint not in (None, found.fingerprint):
-        msg = (
-            f"the images or labels of {folder} are no longer those that were planned (SHA-256 "
-            f"{found.fingerprint[:12]}..., planned {data.fingerprint[:12]}...): put them back, or start anew"
-        )
-        raise DataError(msg)
-    return found
-
-
-def identify(data: DataConfig, root: Path, *, partly_labelled: bool = False) -> DataConfig:
-    """The config with what only a look at its folder tells: classes, counts and fingerprint. Other sets stay as is.
-
-    Args:
-        data: as the study has it.
-        root: folder of the data sets.
-        partly_labelled: images without label, and classes without images, are welcome: they are yet to be labelled.
-
-    Raises:
-        DataError: the images cannot be used as they lie, or not for training.
-
-    """
-    if data.identified:
-        return data
-    found = facts_of(data, root)
-    if not partly_labelled:
-        refuse_untrainable(found, data)
-    return data.model_copy(
-        update={
-            "classes": found.classes,
-            "channels": data.channels or FOLDER_CHANNELS,
-            "test_share": None if found.test_folder else data.test_share or TEST_SHARE,
-            "fingerprint": found.fingerprint,
-            "train_images": sum(found.counts(for_test=False)),
-            "test_images": sum(found.counts(for_test=True)),
-        }
-    )
-
-
-def identify_trial(config: TrialConfig, root: Path) -> TrialConfig:
-    """The trial with its images identified, and checked against them.
-
-    Raises:
-        DataError: the images cannot be used as they lie, or not for this trial.
-
-    """
-    if config.data.identified:
-        return config
-    data = identify(config.data, root)
-    try:
-        return TrialConfig.model_validate({**dict(config), "data": data})
-    except ValidationError as error:
-        told = (str(item.get("ctx", {}).get("error", item["msg"])) for item in error.errors(include_url=False))
-        raise DataError("; ".join(told)) from error
-
-
-def refuse_untrainable(found: FolderFacts, data: DataConfig) -> None:
-    """Every image must have a label, and every class images on both sides.
-
-    Raises:
-        DataError: it is not so.
-
-    """
-    faults: list[str] = []
-    if found.unlabelled:
-        first = next(image.path for image, label in zip(found.images, found.labels, strict=True) if label == NO_LABEL)
-        faults.append(
-            f"{found.unlabelled} of {len(found.images)} images have no label in {data.labels} ({first} and so on); "
-            "training needs all of them: label them, or move them elsewhere"
-        )
-    training, test = found.counts(for_test=False), found.counts(for_test=True)
-    if len(found.classes) < 2:
-        faults.append(f"{' '.join(found.classes) or 'no class at all'}: one class only; a classifier needs two")
-    faults += [f"class {name}: no image to train on" for name, n in zip(found.classes, training, strict=True) if not n]
-    if not sum(test):
-        faults.append("no test image is left; raise data.test_share, or make folders train and test")
-    if faults:
-        raise DataError(advice(found.folder, faults))
 
 
 def _has_sides(folder: Path, test_share: float | None) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainables.config import DataConfig
 from trainables.data.cache import mapped
-from trainables.data.folder import facts_of, refuse_untrainable
+from trainables.data.identify import facts_of, refuse_untrainable
 from trainables.data.splits import Split
 
 

@@ -5,7 +5,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from trainables.config import DATASETS, SMALLEST_PROBED_IMAGE, Precision, TrialConfig
+from trainables.config import SMALLEST_PROBED_IMAGE, Precision, TrialConfig
 from trainables.data.load import Dataset, Split
 from trainables.models.build import build, initialise
 from trainables.training.loop import Settings, fit
@@ -44,7 +44,7 @@ def measure(config: TrialConfig) -> float:
 
 
 def _ratio(config: TrialConfig, size: int) -> float:
-    facts = DATASETS[config.data.name]
+    facts = config.data.facts()
     model = build(config.model, facts.channels, facts.classes, allow_code=True)
     initialise(model, generator(0, "init"))
     few = min(8, config.train.batch_size)
@@ -80,7 +80,7 @@ def _settings(config: TrialConfig, batch: int, precision: Precision) -> Settings
 
 
 def _random_images(config: TrialConfig, size: int, count: int) -> Dataset:
-    facts = DATASETS[config.data.name]
+    facts = config.data.facts()
     source = generator(0, "calibration")
     images = torch.randint(256, (count, facts.channels, size, size), dtype=torch.uint8, generator=source)
     train = Split(images, torch.randint(facts.classes, (count,), generator=source))
