@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from trainables.active.pool import Pool
-from trainables.active.strategies.geometry import OuterProducts, scaled
+from trainables.active.strategies.geometry import OuterProducts, Vectors, scaled
 from trainables.active.strategies.seeding import far_apart
 
 
@@ -28,7 +28,7 @@ def badge(pool: Pool, count: int, source: torch.Generator) -> Tensor:
     """
     points = gradients(pool.network.logits(pool.candidates), pool.network.features(pool.candidates))
     draws: list[float] = torch.rand(count - 1, dtype=torch.float64, generator=source).tolist()
-    width = points.left.shape[1] + points.right.shape[1]
+    width = len(points.left.columns) + len(points.right.columns)
     picks = far_apart(points, int(points.norms().argmax()), draws, width)
     return pool.candidates[_filled(picks, len(pool.candidates), count, source)]
 
@@ -37,7 +37,8 @@ def gradients(logits: Tensor, features: Tensor) -> OuterProducts:
     """The factors of the gradient embeddings, from logits (C, classes) and features (C, D); the unit of h is free."""
     towards = logits.softmax(1)
     top = towards.argmax(1, keepdim=True)
-    return OuterProducts(towards.scatter_add(1, top, torch.full(top.shape, -1.0)), scaled(features))
+    towards = towards.scatter_add(1, top, torch.full(top.shape, -1.0))
+    return OuterProducts(Vectors(towards.t().contiguous()), Vectors(scaled(features).t().contiguous()))
 
 
 def _filled(picks: list[int], size: int, count: int, source: torch.Generator) -> Tensor:

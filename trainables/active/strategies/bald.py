@@ -9,8 +9,8 @@ from trainables.active.pool import Pool
 from trainables.active.strategies.entropy import nats
 from trainables.active.strategies.ranking import by_score
 
-NUMBERS = 2**23
-"""Logits that are held at a time, over passes, images and classes: 64 MiB in fp64."""
+NUMBERS = 2**21
+"""Logits that are held at a time, over passes, images and classes: 16 MiB in fp64."""
 
 NOISE = 1e-12
 """Mutual information below it, in nats, is rounding: such images tie."""

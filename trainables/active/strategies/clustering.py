@@ -22,7 +22,7 @@ def k_means(rows: Tensor, clusters: int, source: torch.Generator) -> Tensor:
 
     """
     first, *draws = torch.rand(min(clusters, len(rows)), dtype=torch.float64, generator=source).tolist()
-    centres = rows[far_apart(Vectors(rows), int(first * len(rows)), draws, rows.shape[1])]
+    centres = rows[far_apart(Vectors(rows.t().contiguous()), int(first * len(rows)), draws, rows.shape[1])]
     home = nearest_centre(rows, centres)
     for _ in range(ITERATIONS):
         before, centres = home, _means(rows, home, centres)

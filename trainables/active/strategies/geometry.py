@@ -25,41 +25,46 @@ class Points(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """The rows of a matrix, fp32 (n, D)."""
+    """Vectors of D numbers.
 
-    rows: Tensor
+    Args:
+        columns: fp32 (D, n), one vector a column: a product with all of them then runs along memory.
+
+    """
+
+    columns: Tensor
 
     def norms(self) -> Tensor:
         """|x_i|^2, (n,)."""
-        return self.rows.square().sum(1)
+        return self.columns.square().sum(0)
 
     def products(self, index: int) -> Tensor:
         """x_i . x_index, (n,)."""
-        return self.rows @ self.rows[index]
+        return self.columns[:, index] @ self.columns
 
 
 @dataclass(frozen=True, slots=True)
 class OuterProducts:
-    """The flattened outer products of two matrices' rows, (n, A * D), which are never formed.
+    """The flattened outer products of n pairs of vectors, (n, A * D), which are never formed.
 
     (a_i outer h_i) . (a_j outer h_j) = (a_i . a_j)(h_i . h_j).
 
     Args:
-        left: fp32 (n, A).
-        right: fp32 (n, D).
+        left: of A numbers each.
+        right: of D numbers each.
 
     """
 
-    left: Tensor
-    right: Tensor
+    left: Vectors
+    right: Vectors
 
     def norms(self) -> Tensor:
         """|a_i|^2 |h_i|^2, (n,)."""
-        return self.left.square().sum(1) * self.right.square().sum(1)
+        return self.left.norms() * self.right.norms()
 
     def products(self, index: int) -> Tensor:
         """(a_i . a_index)(h_i . h_index), (n,)."""
-        return (self.left @ self.left[index]).mul_(self.right @ self.right[index])
+        return self.left.products(index).mul_(self.right.products(index))
 
 
 def scaled(rows: Tensor) -> Tensor:
@@ -82,5 +87,10 @@ def slack(norms: Tensor, width: int) -> Tensor:
 
 def squared(norms: Tensor, products: Tensor, index: int, noise: Tensor) -> Tensor:
     """Squared distances of all points to point `index`, (n,): 0 where within the noise."""
-    distances = torch.add(norms, products, alpha=-2).add_(norms[index])
-    return torch.where(distances > noise, distances, 0.0)
+    return beyond(torch.add(norms, products, alpha=-2).add_(norms[index]), noise)
+
+
+def beyond(distances: Tensor, noise: Tensor) -> Tensor:
+    """`distances` where above the noise, else 0; in place."""
+    # Several times as fast as torch.where on the CPU, which does not vectorise over a mask.
+    return distances.mul_((distances - noise).relu_().sign_())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainables.active.pool import Pool
-from trainables.active.strategies.geometry import CENTRES, ROWS, scaled, slack
+from trainables.active.strategies.geometry import CENTRES, ROWS, beyond, scaled, slack
 
 ACTIVE = 1024
 """Candidates among which picks are made before the whole pool is brought up to date."""
@@ -65,8 +65,7 @@ def _approach(nearest: Tensor, rows: Tensor, norms: Tensor, centres: Tensor) -> 
         for begin in range(0, len(rows), ROWS):
             part = slice(begin, begin + ROWS)
             distances = torch.addmm(lengths, rows[part], centre.t(), alpha=-2).amin(1).add_(norms[part])
-            distances = torch.where(distances > noise[part], distances, 0.0)
-            torch.minimum(nearest[part], distances, out=nearest[part])
+            torch.minimum(nearest[part], beyond(distances, noise[part]), out=nearest[part])
 
 
 def _certain(nearest: Tensor, rows: Tensor, norms: Tensor, count: int, active: int) -> list[int]:
@@ -92,6 +91,6 @@ def _among(active: Tensor, nearest: Tensor, rows: Tensor, norms: Tensor, count: 
             break
         picks.append(place)
         distances = torch.addmv(lengths, points, points[place], alpha=-2).add_(lengths[place])
-        torch.minimum(near, torch.where(distances > noise, distances, 0.0), out=near)
+        torch.minimum(near, beyond(distances, noise), out=near)
         near[place] = CHOSEN
     return active[picks].tolist()
