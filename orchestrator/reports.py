@@ -20,6 +20,7 @@ from orchestrator.plan import Plan
 from orchestrator.quiet import LatencyEstimator
 from orchestrator.runner.base import Missing
 from orchestrator.screen import STAGE_KINDS, duration, number, plural, tell
+from orchestrator.spec.leaves import optional_paths
 from orchestrator.spec.load import shipped_studies
 from orchestrator.sweep import Summary
 from orchestrator.trials import find_trial
@@ -86,10 +87,14 @@ def front_report(
 
 
 def _varied(df: "pd.DataFrame") -> list[str]:
-    """The config columns in which the cells of a table differ."""
+    """The config columns in which the cells of a table differ.
+
+    A null is a value of its own only in a leaf that may be null; elsewhere it says that the leaf had no effect.
+    """
     cells = df[df["role"] == "cell"]
     leaves = [str(name) for name in df.columns if is_config_column(str(name))]
-    return [name for name in leaves if cells[name].nunique(dropna=False) > 1]
+    optional = optional_paths()
+    return [name for name in leaves if cells[name].nunique(dropna=name not in optional) > 1]
 
 
 def plan_report(

@@ -72,6 +72,17 @@ def leaf_paths() -> list[str]:
     return [f"{name}.{leaf}" for name, facts in sections().items() for leaf in facts.leaves()]
 
 
+def optional_paths() -> frozenset[str]:
+    """The dotted paths of leaves that may be null."""
+    return frozenset(
+        f"{name}.{leaf}"
+        for name, facts in sections().items()
+        for owner in facts.classes.values()
+        for leaf, info in fields(owner).items()
+        if type(None) in get_args(info.annotation)
+    )
+
+
 def _section(name: str, info: FieldInfo) -> SectionFacts:
     classes = list(_models(info.annotation))
     default = None if info.is_required() else cast("Section | None", info.default)
