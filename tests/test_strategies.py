@@ -127,6 +127,7 @@ ODD: dict[str, Tables] = {
     "all zero": Tables(torch.zeros(120, 5), torch.zeros(120, 6), torch.zeros(120, dtype=torch.int64)),
     "large": Tables(tables().outputs * 1e37, tables().inputs * 1e37, tables().changes * 10**6),
     "tiny": Tables(tables().outputs * 1e-37, tables().inputs * 1e-37, tables().changes),
+    "vanishing": Tables(tables().outputs * 1e-42, tables().inputs * 1e-42, tables().changes),
     "sure": Tables(tables().outputs * 200, tables().inputs, tables().changes),
     "doubles": Tables(tables(6).outputs.repeat(20, 1), tables(6).inputs.repeat(20, 1), tables(6).changes.repeat(20)),
 }
@@ -404,7 +405,7 @@ def test_k_center_does_not_depend_on_the_unit() -> None:
     network = tables()
     pool = pool_of(network)
     answer = chosen("k_center", pool, 40)
-    for unit in (2.0**-100, 2.0**100):
+    for unit in (2.0**-118, 2.0**120):
         scaled = replace(pool, network=replace(network, inputs=network.inputs * unit))
         assert chosen("k_center", scaled, 40) == answer
 

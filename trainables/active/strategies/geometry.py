@@ -73,7 +73,7 @@ def scaled(rows: Tensor) -> Tensor:
     Which points are far from which does not depend on the unit, and a power of two rounds nothing.
     """
     largest = rows.abs().amax() if rows.numel() else torch.zeros(())
-    exponent = torch.frexp(largest).exponent
+    exponent = torch.frexp(largest).exponent.clamp(-126, 126)  # beyond, 2 ** -exponent is not a normal number
     return torch.ldexp(rows, -exponent)
 
 
