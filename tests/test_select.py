@@ -41,11 +41,12 @@ def one_thread() -> None:
 
 def config(budget: int = 90, model: Mapping[str, Any] | None = None, **select: Any) -> TrialConfig:
     """A resolved trial on 270 training digits."""
-    leaves = {"initial": 40, "query_sizes": (25,), "epochs": 2, "strategy": "least_confidence"} | select
+    leaves: dict[str, Any] = {"initial": 40, "query_sizes": (25,), "epochs": 2, "strategy": "least_confidence"} | select
+    network: dict[str, Any] = {"name": "resnet8", "width": 4, **(model or {})}
     trial = TrialConfig(
         data=DataConfig(name="digits", train_size=300),
         select=SelectConfig(budget=budget, **leaves),
-        model=ModelConfig(**({"name": "resnet8", "width": 4} | dict(model or {}))),
+        model=ModelConfig(**network),
         train=TrainConfig(epochs=2, batch_size=32),
         compress=FinetuneConfig(epochs=1),
     )
@@ -122,7 +123,8 @@ def test_what_shapes_a_trajectory_is_in_its_key_and_nothing_else(change: Mapping
 def test_chance_asks_no_network_and_a_proxy_not_the_model() -> None:
     wider = {"width": 6}
     assert rounds_of(config())[-1].key != rounds_of(config(model=wider))[-1].key
-    for select in ({"strategy": "random"}, {"proxy": "resnet8"}):
+    chosen: list[dict[str, Any]] = [{"strategy": "random"}, {"proxy": "resnet8"}]
+    for select in chosen:
         assert rounds_of(config(**select))[-1].key == rounds_of(config(model=wider, **select))[-1].key
 
 
