@@ -296,11 +296,17 @@ def _decades(sheet: _Sheet) -> float:
 def _legend(figure: "Figure", handles: dict[str, tuple[float, Any]], sheet: _Sheet) -> None:
     ordered = sorted(handles.items(), key=lambda item: -item[1][0])
     legend = figure.legend(
-        [handle for _, (_, handle) in ordered], [textwrap.fill(name, 26, break_long_words=False) for name, _ in ordered], loc="outside right upper",
+        [handle for _, (_, handle) in ordered], [_wrapped(name) for name, _ in ordered], loc="outside right upper",
         frameon=False, fontsize=8.5, labelcolor=_INK, handlelength=2.4, title=_caption(sheet), title_fontsize=8,
         alignment="left",
     )  # fmt: skip
     legend.get_title().set_color(_GREY)
+
+
+def _wrapped(label: str) -> str:
+    """Lines broken between the leaves."""
+    unbroken = label.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
+    return textwrap.fill(unbroken, 30, break_long_words=False)
 
 
 def _caption(sheet: _Sheet) -> str:

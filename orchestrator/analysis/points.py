@@ -17,7 +17,7 @@ SECONDS = (
     "select_s", "select_train_s", "select_score_s", "select_query_s", "train_s", "compress_s", "wall_time_s",
 )  # fmt: skip
 
-_NETWORK_LEAVES = tuple(
+NETWORK_LEAVES = tuple(
     f"select.{name}"
     for name in (
         "proxy", "proxy_width", "proxy_image_size", "replay_ratio", "epochs", "schedule", "pool_cap", "oversample",
@@ -116,7 +116,7 @@ def _without_network_leaves(table: pd.DataFrame) -> pd.DataFrame:
     """Random rows with nulls where a leaf has no effect on them, so that one draw of labels is one curve."""
     patient = table["select.patience"].notna() if "select.patience" in table.columns else False
     idle = (table[STRATEGY] == RANDOM) & ~np.asarray(patient, dtype=np.bool_)
-    names = [name for name in _NETWORK_LEAVES if name in table.columns]
+    names = [name for name in NETWORK_LEAVES if name in table.columns]
     return table.assign(**{name: table[name].mask(idle) for name in names})
 
 
