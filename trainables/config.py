@@ -271,15 +271,17 @@ class TrialConfig(Section):
     def _images_suffice(self) -> Self:
         if not self.data.identified:
             return self
-        images = self.data.facts().train_images
-        if self.data.train_size is not None and self.data.train_size > images:
-            msg = f"data.train_size {self.data.train_size} is more than the {images} of {self.data.name}"
+        data, images = self.data, self.data.facts().train_images
+        if data.train_size is not None and data.train_size > images:
+            msg = f"data.train_size {data.train_size} is more than the {images} of {data.name}"
             raise ValueError(msg)
-        training, held_out, _ = self.data.split_sizes()
+        training, held_out, _ = data.split_sizes()
         if held_out < 1 or training < self.train.batch_size:
+            tail = f", with data.imbalance {data.imbalance:g}," if data.imbalance > 1 else ""
             msg = (
-                f"data.val_share {self.data.val_share} of {training + held_out} images leaves {training} to train on "
-                f"and {held_out} for validation; needed are a batch (train.batch_size {self.train.batch_size}) and 1"
+                f"data.val_share {data.val_share} of {data.train_size or images} images{tail} leaves {training} to "
+                f"train on and {held_out} for validation; needed are a batch (train.batch_size "
+                f"{self.train.batch_size}) and 1"
             )
             raise ValueError(msg)
         return self
