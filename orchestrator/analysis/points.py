@@ -64,9 +64,12 @@ def learning_points(df: pd.DataFrame, value: str, by: str | Sequence[str] | None
 
     """
     need(df, [*_GUARDS, value])
-    table, left_out = _comparable(df, value, _members(df))
+    asked = None if by is None else _asked(df, by)
+    leaves = [str(name) for name in df.columns if _is_leaf(str(name))]
+    carried = list(dict.fromkeys([*leaves, *(asked or ()), "role", "seed"]))
+    table, left_out = _comparable(df, value, carried)
     table = _without_network_leaves(table)
-    names = _telling(table) if by is None else _asked(table, by)
+    names = _telling(table) if asked is None else asked
     table = table.assign(_setting=_codes(table, [name for name in names if not name.startswith("select.")]))
     unknown = _without_curve(table)
     left_out["setting"] = int(unknown.sum())
@@ -94,13 +97,13 @@ def _members(df: pd.DataFrame) -> Mask:
     return (selects & equals(df, "role", "cell")) | reference
 
 
-def _comparable(df: pd.DataFrame, value: str, member: Mask) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The members with all that curves need, and how many members lack something, by reason.
+def _comparable(df: pd.DataFrame, value: str, carried: Sequence[str]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The rows of curves with the columns of `carried`, and how many lack something, by reason.
 
     Own columns begin with an underscore: `_value`, `_labels` and `_budget` (float, NaN for all labels) and `_position`,
     the row's place in `df`. Lists have become tuples.
     """
-    every = equals(df, "baseline", ALL_LABELS)
+    member, every = _members(df), equals(df, "baseline", ALL_LABELS)
     strategy = df[STRATEGY].astype(object).mask(equals(df, "baseline", RANDOM), RANDOM).mask(every, ALL_LABELS)
     axes = {"_labels": np.where(every, np.nan, numbers(df, "labels"))}
     axes["_budget"] = np.where(every, np.nan, numbers(df, BUDGET))
@@ -108,7 +111,7 @@ def _comparable(df: pd.DataFrame, value: str, member: Mask) -> tuple[pd.DataFram
     defined = np.isfinite(measured["_value"]) & (every | np.isfinite(axes["_labels"] + axes["_budget"]))
     complete = equals(df, "status", "complete")
     left_out = {"status": int((member & ~complete).sum()), "missing": int((member & complete & ~defined).sum())}
-    table = pd.DataFrame({str(name): hashable(df[name]) for name in df.columns} | {STRATEGY: strategy.astype("str")})
+    table = pd.DataFrame({name: hashable(df[name]) for name in carried} | {STRATEGY: strategy.astype("str")})
     return table.assign(**measured).loc[member & complete & defined].reset_index(drop=True), left_out
 
 
@@ -134,9 +137,9 @@ def _telling(table: pd.DataFrame) -> list[str]:
     return [STRATEGY, *(name for name in leaves if name in varying)]
 
 
-def _asked(table: pd.DataFrame, by: str | Sequence[str]) -> list[str]:
+def _asked(df: pd.DataFrame, by: str | Sequence[str]) -> list[str]:
     names = list(dict.fromkeys([STRATEGY, *([by] if isinstance(by, str) else by)]))
-    need(table, names)
+    need(df, names)
     for name in names:
         if name in (BUDGET, "labels", "seed"):
             msg = f"by: {name} runs along the curve and cannot tell curves apart; leave it out"
