@@ -22,6 +22,7 @@ from trainables.export.facts import MODEL_FILES, Check, Facts, Format, Input, pl
 from trainables.sources import importable
 
 if TYPE_CHECKING:
+    from trainables.config import DataConfig
     from trainables.data.load import Dataset
     from trainables.export.manifest import PackedHeader
     from trainables.models.compact import Compact
@@ -63,6 +64,7 @@ class _Source:
     artifact: bytes
     network: "Compact"
     header: "PackedHeader"
+    config: "DataConfig"
     data: "Dataset"
     seed: int
 
@@ -83,14 +85,15 @@ def export_trial(request: ExportRequest, layout: Layout) -> tuple[Path, Facts]:
     artifact = _artifact(row, records, layout, request.format)
     folder = request.out or Path(f"{row['study']}-{row['trial_id']}-{request.format}")
     with _told(), importable(request.code_folder):
+        from trainables.data.load import load
         from trainables.export.bundle import refuse_other, write_bundle
         from trainables.export.packed import unpack
 
         if not request.force:
             refuse_other(folder, (row["trial_id"], request.format, _sha256(artifact)))
         network, header = unpack(artifact, allow_code=request.code_folder is not None)
-        data, seed = _images(row, records, request.data_root)
-        source = _Source(row, artifact, network, header, data, seed)
+        config, seed = _data_config(row, records), int(row["seed"])
+        source = _Source(row, artifact, network, header, config, load(config, seed, request.data_root), seed)
         model = _MAKERS[request.format](source)
         facts = _facts(source, request.format, model)
         return folder, write_bundle(folder, facts, model, _Comparison(source, request), force=request.force)
@@ -113,17 +116,24 @@ def _artifact(row: Row, records: Mapping[str, StageRecord], layout: Layout, form
     return data
 
 
-def _images(row: Row, records: Mapping[str, StageRecord], root: Path) -> "tuple[Dataset, int]":
-    """The images of the trial, split as they were."""
+def _data_config(row: Row, records: Mapping[str, StageRecord]) -> "DataConfig":
+    """Which images the trial has: as they stand with the root of its path, and where the row says that they lie."""
     from trainables.config import DataConfig
-    from trainables.data.load import load
 
     key = row["stage_keys.train"]
-    if key not in records:
+    record = records.get(key)
+    while record is not None and "data" not in record.config:
+        key = record.parent
+        record = records.get(key) if key else None
+    if record is None:
         raise DeployError(f"trial {row['trial_id']}: the ledger lacks its training {key}; sweep the study again")
-    leaves = {name: value for name, value in records[key].config["data"].items() if name != "fingerprint"}
-    seed = int(row["seed"])
-    return load(DataConfig.model_validate(leaves), seed, root), seed
+    leaves = dict(record.config["data"])
+    if leaves["name"] == "imagefolder":
+        places = {leaf: row.get(f"data.{leaf}") for leaf in ("folder", "labels")}
+        leaves |= {leaf: place for leaf, place in places.items() if isinstance(place, str)}
+    else:
+        del leaves["fingerprint"]
+    return DataConfig.model_validate(leaves)
 
 
 def _packed(source: _Source) -> bytes:
@@ -162,7 +172,7 @@ def _facts(source: _Source, form: Format, model: bytes) -> Facts:
         bytes=len(model),
         input=Input(channels=header.channels, image_size=header.image_size, mean=header.mean, std=header.std),
         classes=header.classes,
-        class_names=CLASS_NAMES.get(str(row["data.name"])),
+        class_names=source.config.classes or CLASS_NAMES.get(source.config.name),
         int8=form == "onnx" and has_int8_graph(source.network),
         study=row["study"],
         trial_id=row["trial_id"],

@@ -27,7 +27,6 @@ from trainables.data_config import FOLDER_LEAVES
 from trainables.errors import DataError
 from trainables.keys import PathFinder
 
-
 walk = os.walk
 
 
@@ -183,8 +182,8 @@ def test_a_key_holds_the_content_and_not_the_place(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "images", tmp_path / "copy")
     (tmp_path / "copy" / "labels.csv").rename(tmp_path / "copy" / "other.csv")
 
-    def key(labels: str = "labels.csv", **leaves: object) -> str:
-        data = identified(tmp_path, labels=labels, **leaves)
+    def key(**leaves: Any) -> str:
+        data = identified(tmp_path, **{"labels": "labels.csv", **leaves})
         trial = TrialConfig(data=data, model=ModelConfig(name="resnet8"), train={"batch_size": 2})  # pyright: ignore[reportArgumentType]
         return PathFinder().path(resolve(trial, "fp32"), 0)[0].key
 

@@ -7,6 +7,7 @@ from orchestrator.errors import SpecError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.yaml_nodes import MAX_BYTES
 
+SETS = "digits, mnist, fashion_mnist, cifar10, cifar100, imagefolder"
 MODELS = (
     "resnet8, resnet14, resnet20, resnet32, resnet56, resnet18, vgg_small, a classification model of torchvision "
     "(`orchestrator schema` lists them), or package.module:function"
@@ -263,8 +264,7 @@ WRONG_FILES: dict[str, tuple[str, list[str]]] = {
         "study: s\nbase:\n  data: {name: digts}\n  model: {name: resnet8, widht: 3}\n  trian: {}\n"
         "  compress: {method: l1}\n",
         [
-            "line 3, column 16: base.data.name: 'digts' is not known; did you mean 'digits'? "
-            "Valid: digits, mnist, fashion_mnist, cifar10, cifar100",
+            f"line 3, column 16: base.data.name: 'digts' is not known; did you mean 'digits'? Valid: {SETS}",
             "line 4, column 26: base.model.widht: unknown key; did you mean 'width'?",
             "line 5, column 3: base.trian: unknown key; did you mean 'train'?",
             "line 6, column 22: base.compress.method: 'l1' is not known; valid: binary, finetune, l1_prune, stq",
@@ -273,7 +273,7 @@ WRONG_FILES: dict[str, tuple[str, list[str]]] = {
     "missing": (
         "study: s\nbase: {model: {}}\n",
         [
-            "line 2, column 1: base.data.name: is required: one of digits, mnist, fashion_mnist, cifar10, cifar100",
+            f"line 2, column 1: base.data.name: is required: one of {SETS}",
             f"line 2, column 8: base.model.name: is required: one of {MODELS}",
         ],
     ),

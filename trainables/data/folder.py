@@ -7,7 +7,7 @@ yet. In both, where the folder holds exactly the two folders `train` and `test`,
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,15 +58,18 @@ class FolderFacts:
                 digest.update(f"{image.path}\0{self.classes[label]}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
+    @cached_property
+    def _tally(self) -> Counter[tuple[int, bool]]:
+        return Counter(zip(self.labels, self.for_test, strict=True))
+
     @property
     def unlabelled(self) -> int:
         """How many images have no label yet."""
-        return self.labels.count(NO_LABEL)
+        return self._tally[NO_LABEL, False] + self._tally[NO_LABEL, True]
 
     def counts(self, *, for_test: bool) -> tuple[int, ...]:
         """How many labelled images of each class are for testing, or are not."""
-        chosen = [label for label, test in zip(self.labels, self.for_test, strict=True) if test == for_test]
-        return tuple(chosen.count(label) for label in range(len(self.classes)))
+        return tuple(self._tally[label, for_test] for label in range(len(self.classes)))
 
 
 def fingerprint(folder: Path, labels: Path | None = None, *, notes: Path | None = None) -> str:
