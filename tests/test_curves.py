@@ -240,7 +240,7 @@ def test_all_labels_are_rows_without_labels_in_their_setting_alone() -> None:
     assert full["mean"].tolist() == [pytest.approx(0.95)]
     assert full["labels"].isna().all()
     assert full["compress.pfr"].tolist() == [0.0]
-    assert found.attrs["left_out_because"] == {"status": 0, "missing": 0, "setting": 1}
+    assert found.attrs["left_out_because"] == {"status": 0, "missing": 0, "mixed_hosts": 0, "setting": 1}
 
 
 def test_a_trajectory_that_ended_early_is_one_point() -> None:
@@ -259,7 +259,7 @@ def test_rows_that_cannot_take_part_are_counted() -> None:
         found = function(frame(rows("margin", {100: 0.5, 200: 0.6}), bad))
         assert found.attrs["left_out"] == 6
         assert found.attrs["left_out_because"] | {"one_budget": 0} == {
-            "status": 2, "missing": 4, "setting": 0, "one_budget": 0,
+            "status": 2, "missing": 4, "mixed_hosts": 0, "setting": 0, "one_budget": 0,
         }  # fmt: skip
         assert found["n"].max() == 1
 
@@ -276,6 +276,11 @@ def test_seconds_of_mixed_machines_and_of_other_places_are_left_out_of_seconds_a
     assert found["n"].tolist() == [4]
     assert found.attrs["seconds_left_out"] == 2
     assert "select_s" not in curves.curve(df.drop(columns="mixed_hosts")).columns
+    timed = curves.curve(df, "select_s")
+    assert (timed["mean"].tolist(), timed["n"].tolist()) == ([3.0], [2])
+    assert timed.attrs["left_out_because"]["mixed_hosts"] == 2
+    with pytest.raises(TableError, match="no column 'mixed_hosts'; load it too"):
+        curves.curve(df.drop(columns="mixed_hosts"), "select_s")
 
 
 def test_nothing_complete_is_an_empty_curve() -> None:

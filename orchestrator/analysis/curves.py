@@ -8,8 +8,9 @@ All functions take a table of trials as `orchestrator.load` gives it, and share 
 - Points of a curve are the cells of the study, and the random labels, which may be cells or baselines; where both
   are there for one setting, budget and seed, the cell is taken. Other baselines belong to no curve.
 - A seed's trajectory that ended early has one point at the labels that it used, whichever budgets beyond were asked.
-- Rows that are not complete (`status`), or whose value or labels are null or infinite (`missing`), and all-label rows
-  of a setting without a curve (`setting`) are left out; `attrs["left_out"]` is their number and
+- Rows are left out that are not complete (`status`), whose value or labels are null or infinite (`missing`), whose
+  value is a time that was taken elsewhere than that of most rows or on several kinds of machines (`mixed_hosts`), and
+  all-label rows of a setting without a curve (`setting`); `attrs["left_out"]` is their number and
   `attrs["left_out_because"]` splits it.
 - The order of the rows changes nothing, to the last bit.
 """

@@ -109,10 +109,21 @@ def _comparable(df: pd.DataFrame, value: str, carried: Sequence[str]) -> tuple[p
     axes["_budget"] = np.where(every, np.nan, numbers(df, BUDGET))
     measured = axes | {"_value": numbers(df, value), "_position": np.arange(len(df))}
     defined = np.isfinite(measured["_value"]) & (every | np.isfinite(axes["_labels"] + axes["_budget"]))
-    complete = equals(df, "status", "complete")
-    left_out = {"status": int((member & ~complete).sum()), "missing": int((member & complete & ~defined).sum())}
+    complete = member & equals(df, "status", "complete")
+    left_out = {"status": int((member & ~complete).sum()), "missing": int((complete & ~defined).sum())}
+    keep = _timed_alike(df, complete & defined, value)
+    left_out["mixed_hosts"] = int((complete & defined & ~keep).sum())
     table = pd.DataFrame({name: hashable(df[name]) for name in carried} | {STRATEGY: strategy.astype("str")})
-    return table.assign(**measured).loc[member & complete & defined].reset_index(drop=True), left_out
+    return table.assign(**measured).loc[keep].reset_index(drop=True), left_out
+
+
+def _timed_alike(df: pd.DataFrame, keep: Mask, name: str) -> Mask:
+    """The rows of `keep` in which a column compares with the others: all but where it is a time taken elsewhere."""
+    clock = timed_by(name)
+    if clock == timed_by("wall_time_s"):
+        need(df, ["mixed_hosts"])
+        keep = keep & ~equals(df, "mixed_hosts", True)
+    return keep & commonest_place(df, keep, clock)
 
 
 def _without_network_leaves(table: pd.DataFrame) -> pd.DataFrame:
@@ -221,8 +232,7 @@ def _with_seconds(df: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, i
     if "mixed_hosts" not in df.columns:
         return points, 0
     places = df.iloc[rows["_position"]]
-    alike = ~equals(places, "mixed_hosts", True)
-    alike &= commonest_place(places, alike, timed_by("wall_time_s"))
+    alike = _timed_alike(places, np.ones(len(places), dtype=np.bool_), "wall_time_s")
     present = [name for name in SECONDS if name in df.columns]
     seconds = {name: np.where(alike, numbers(places, name), np.nan) for name in present}
     return points.assign(**seconds), int((~alike).sum())

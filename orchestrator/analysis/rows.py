@@ -49,11 +49,14 @@ def equals(df: pd.DataFrame, name: str, value: str | bool) -> Mask:
 
 
 def commonest_place(df: pd.DataFrame, keep: Mask, clock: Sequence[str]) -> Mask:
-    """The rows that were timed where most rows in `keep` were, as the columns of `clock` say; the first of equals."""
+    """The rows that were timed where most rows in `keep` were, as the columns of `clock` say.
+
+    Of places that are equally common the first in the order of the values counts, not of the rows.
+    """
     where = [name for name in clock if name in df.columns]
     if not where or not keep.any():
         return keep
-    places = df[where].groupby(where, dropna=False, sort=False).ngroup().to_numpy()
+    places = df[where].groupby(where, dropna=False, sort=True).ngroup().to_numpy()
     return places == np.bincount(places[keep]).argmax()
 
 
