@@ -394,6 +394,21 @@ def test_k_center_over_blocks_is_the_greedy_definition(active: int) -> None:
     assert farthest_first(rows, centres, 60, active) == by_hand
 
 
+def test_k_center_in_a_plane_is_the_greedy_definition() -> None:
+    """Where each pick changes many distances, what lies outside of the active rows matters."""
+    rows = torch.rand(600, 2, generator=seeded())
+    by_hand = greedy(rows.double().numpy(), np.zeros((1, 2)), 150)
+    for active in (5, 40, 200):
+        assert farthest_first(rows, torch.zeros(1, 2), 150, active) == by_hand
+
+
+@pytest.mark.parametrize("active", range(1, 15))
+def test_k_center_breaks_ties_by_place_wherever_the_active_rows_end(active: int) -> None:
+    rows = torch.cat([2 * torch.eye(13)[:12], 9 * torch.eye(13)[12:]])
+    assert farthest_first(rows, torch.zeros(1, 13), 13, active) == [12, *range(12)]
+    assert farthest_first(rows.flip(0), torch.zeros(1, 13), 13, active) == list(range(13))
+
+
 def test_k_center_starts_from_what_is_labelled() -> None:
     places = torch.tensor([[0.0], [1.0], [5.0], [9.0], [10.0]])
     network = Tables(torch.zeros(5, 2), places, torch.zeros(5, dtype=torch.int64))
@@ -617,6 +632,19 @@ def test_a_cap_takes_the_best_of_another_part_each_time() -> None:
         part = replace(pool, candidates=torch.tensor(sorted(network.asked)))
         assert chosen("margin", part, 8) == answer
     assert len(set(parts)) == 3
+
+
+def test_a_capped_pool_is_in_order_and_otherwise_the_same() -> None:
+    seen: list[Pool] = []
+
+    def spy(pool: Pool, count: int, source: torch.Generator) -> Tensor:
+        seen.append(pool)
+        return pool.candidates[:count]
+
+    pool = pool_of(tables())
+    PoolCap(spy, 30)(pool, 4, seeded())
+    assert seen[0].candidates.tolist() == sorted(seen[0].candidates.tolist())
+    assert replace(seen[0], candidates=pool.candidates) == pool
 
 
 def test_a_cap_below_the_query_gives_way_and_one_above_the_pool_draws_nothing() -> None:
