@@ -1,5 +1,7 @@
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from orchestrator.layout import Layout
+from orchestrator.ledger import replay as replayed
 from trainables.active import network as networks
 from trainables.active import trajectory
 from trainables.active.memory import replay
@@ -436,3 +440,47 @@ def test_a_larger_budget_runs_the_added_rounds_alone(labels: Command) -> None:
     (line,) = (line for line in planned.splitlines() if line.startswith("│ select"))
     in_all, to_run, cached = (int(cell) for cell in line.split("│")[2:5])
     assert (to_run, cached) == (2, in_all - 2)  # one round of the strategy, and one of chance
+
+
+LONG = """\
+study: long
+base:
+  data: {name: digits, train_size: 400}
+  select: {initial: 40, query_sizes: [10], budget: 140, epochs: 20, strategy: badge, replay_ratio: 1, schedule: fast}
+  model: {name: resnet8, width: 8}
+  train: {epochs: 1, batch_size: 16}
+seeds: 1
+"""
+
+
+def stored(command: Command) -> list[trajectory.Trajectory]:
+    """What is on disk of the trajectory, shortest first."""
+    records = replayed(Layout(command.folder / "results").ledger).records.values()
+    store = Layout(command.folder / "results").artifacts
+    rounds = [record for record in records if record.kind == "select" and record.config.get("query")]
+    found = [trajectory.load(store.path(record.key).read_bytes()) for record in rounds]
+    return sorted((one for one in found if one.costs[-1].train_s), key=lambda one: len(one.labelled))
+
+
+def test_a_trajectory_killed_five_times_is_the_one_that_ran_through(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    threads = {"OMP_NUM_THREADS": "1"}
+    killed, whole = Command(tmp_path, threads), Command(tmp_path_factory.mktemp("whole"), threads)
+    path = killed.study(LONG, "long.yaml")
+    for goal in (1, 2, 4, 6, 8):
+        process = killed.start("sweep", path, "--runner", "serial")
+        deadline = time.monotonic() + 60
+        while len(stored(killed)) < goal and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert process.poll() is None, "it was to be killed in the middle"
+        process.kill()
+        process.communicate()
+    before = {len(one.labelled): one.costs for one in stored(killed)}
+    killed("sweep", path, "--runner", "serial")
+    whole("sweep", whole.study(LONG, "long.yaml"), "--runner", "serial")
+    first, second = stored(killed)[-1], stored(whole)[-1]
+    assert len(before) >= 8
+    assert torch.equal(first.labelled, second.labelled)
+    assert all(torch.equal(first.network[name], second.network[name]) for name in second.network)
+    assert before[max(before)] == first.costs[: len(before[max(before)])], "no round is run twice"
