@@ -405,6 +405,9 @@ def test_another_strategy_may_be_the_measure_with_its_own_network() -> None:
         "resnet8": pytest.approx(150),
         "resnet14": pytest.approx(100 + 100 * 0.05 / 0.3),
     }
+    one_proxy = df[(df["select.strategy"] == "margin") | (df["select.proxy"] == "resnet8")]
+    absent = curves.savings(one_proxy, against="entropy").set_index("select.proxy")["unknown"]
+    assert absent.dropna().to_dict() == {"resnet14": "absent"}
 
 
 @unhurried
