@@ -183,7 +183,8 @@ def test_a_key_holds_the_content_and_not_the_place(tmp_path: Path) -> None:
     (tmp_path / "copy" / "labels.csv").rename(tmp_path / "copy" / "other.csv")
 
     def key(**leaves: Any) -> str:
-        data = identified(tmp_path, **{"labels": "labels.csv", **leaves})
+        leaves = {"labels": "labels.csv", **leaves}
+        data = identified(tmp_path, **leaves)
         trial = TrialConfig(data=data, model=ModelConfig(name="resnet8"), train={"batch_size": 2})  # pyright: ignore[reportArgumentType]
         return PathFinder().path(resolve(trial, "fp32"), 0)[0].key
 

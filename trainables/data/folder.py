@@ -165,14 +165,14 @@ def _listed_labels(
 
 def _folder_labels(folder: Path, listed: Mapping[str, object], *, sides: bool) -> dict[str, str]:
     depth = 2 if sides else 1
-    tops = [folder / side for side in SIDES] if sides else [folder]
-    every = sorted({name for top in tops for name in subfolders(top)})
+    tops = [f"{side}/" for side in SIDES] if sides else [""]
+    every = sorted({name for top in tops for name in subfolders(folder / top)})
     if not every:
         raise DataError(f"{folder}: no class folders; a folder of images alone needs data.labels, a CSV of file,label")
     faults = _beside(folder, listed, depth)
-    held = {folder.joinpath(*path.split("/")[:depth]) for path in listed}
-    faults += [f"{top / name}: an empty class, no image is in it" for top in tops for name in every
-               if top / name not in held]  # fmt: skip
+    held = {"/".join(path.split("/", depth)[:depth]) for path in listed}
+    places = [top + name for top in tops for name in every]
+    faults += [f"{folder / place}: an empty class, no image is in it" for place in places if place not in held]
     if len(every) == 1:
         faults.append(f"{folder}: one class only ({every[0]}); a classifier needs two")
     if faults:

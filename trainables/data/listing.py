@@ -44,15 +44,16 @@ def list_images(folder: Path) -> dict[str, os.stat_result]:
             raise DataError(f"{folder}: {'no folder' if folder.exists() else 'missing'}")
         for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
             folders[:] = [name for name in folders if not name.startswith(".")]
+            inner = Path(place).relative_to(folder).as_posix()
+            prefix = "" if inner == "." else f"{inner}/"
             for name in names:
-                path = Path(place, name)
-                suffix = path.suffix.lower()
+                suffix = f".{name.rpartition('.')[2].lower()}"
                 if name.startswith("."):
                     continue
                 if suffix in SUFFIXES:
-                    found[path.relative_to(folder).as_posix()] = path.stat()
+                    found[prefix + name] = Path(place, name).stat()
                 elif suffix in UNREAD:
-                    unread.append(f"{path}: images {suffix} are not read; save it as PNG or JPEG")
+                    unread.append(f"{Path(place, name)}: images {suffix} are not read; save it as PNG or JPEG")
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
     except (ValueError, RuntimeError) as error:
