@@ -1,0 +1,186 @@
+"""What choosing images costs: the target network from scratch each round against CLActive's three accelerations.
+
+    uv run python benchmarks/selection_speed.py --data-root DATA [--seeds 3] [--ablation] [--pool-cap 4000]
+
+Fashion-MNIST, a pool of 20,000 images to 10,000 labels in ten rounds by least confidence, one thread, bf16, batches of
+128, random crops and flips. `standard` trains ResNet-14 of width 16 for 25 epochs on all labels each round; `fast` has
+a proxy (ResNet-8, width 8, on images of 14 pixels), a memory as large as the query, and three epochs of the fast
+schedule. Then the target is trained for 25 epochs on what each chose. Both run in this process, round by round in turn.
+
+Two clocks: the wall's, which the rounds' ledger has and other work on the machine lengthens, and the processor's, which
+on one thread is the wall's on a machine that does nothing else. Finished stages are kept in --out, so that a run that
+was cut off goes on.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from trainables.config import DataConfig, ModelConfig, SelectConfig, TrainConfig, TrialConfig, resolve
+from trainables.keys import PathFinder, Stage
+from trainables.stages import run_stage
+from trainables.stages.datasets import Datasets
+from trainables.training.state import reset_state
+
+FAST: Mapping[str, Mapping[str, Any]] = {
+    "proxy": {"proxy": "resnet8", "proxy_width": 8, "proxy_image_size": 14},
+    "memory": {"replay_ratio": 1.0},
+    "convergence": {"epochs": 3, "schedule": "fast"},
+}
+
+
+def config(*switches: str, strategy: str = "least_confidence", pool_cap: int | None = None) -> TrialConfig:
+    """A resolved trial with some of the accelerations on."""
+    leaves: dict[str, Any] = {name: value for switch in switches for name, value in FAST[switch].items()}
+    select = SelectConfig(
+        strategy=strategy,  # pyright: ignore[reportArgumentType]
+        budget=10_000,
+        initial=1000,
+        query_sizes=(1000,),
+        pool_cap=pool_cap,
+        **leaves,
+    )
+    trial = TrialConfig(
+        data=DataConfig(name="fashion_mnist", train_size=22_000, val_share=0.0909),
+        select=select,
+        model=ModelConfig(name="resnet14", width=16),
+        train=TrainConfig(epochs=25),
+    )
+    return resolve(trial, "bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A stage that is done: its output, its numbers, and the processor's seconds."""
+
+    artifact: bytes
+    metrics: Mapping[str, Any]
+    cpu_s: float
+
+
+class Kept:
+    """Runs stages, and reads those that an earlier run of the same code left."""
+
+    def __init__(self, folder: Path, data_root: Path) -> None:
+        self._folder = folder
+        self._datasets = Datasets(data_root)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, stage: Stage, parent: bytes | None) -> Ran:
+        """The stage's outcome; `parent` is the output of the stage before it."""
+        # the parent's bytes hold its measured seconds: two runs of one trajectory are two
+        name = hashlib.sha256(stage.key.encode() + (parent or b"")).hexdigest()[:24]
+        notes, artifact = self._folder / f"{name}.json", self._folder / f"{name}.bin"
+        if notes.exists():
+            noted = json.loads(notes.read_text())
+            return Ran(artifact.read_bytes(), noted["metrics"], noted["cpu_s"])
+        data = self._datasets.of(stage.config.data, stage.seed)
+        start = time.process_time()
+        outcome = run_stage(stage, data, parent)
+        cpu_s = time.process_time() - start
+        artifact.write_bytes(outcome.artifact)
+        notes.write_text(json.dumps({"metrics": dict(outcome.metrics), "cpu_s": cpu_s}))
+        return Ran(outcome.artifact, outcome.metrics, cpu_s)
+
+
+@dataclass(slots=True)
+class Way:
+    """One way of choosing under one seed: its rounds, then the target."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    accuracy: float | None = None
+    parts: Mapping[str, float] | None = None
+
+    def steps(self, kept: Kept, *, target: bool) -> Iterator[None]:
+        """Run stage after stage, giving way between them."""
+        parent: bytes | None = None
+        for stage in self.stages:
+            if stage.kind != "select" and not target:
+                return
+            ran = kept.run(stage, parent)
+            parent = ran.artifact
+            if stage.kind == "select":
+                self.cpu_s += ran.cpu_s
+                self.wall_s = float(ran.metrics["select_s"])
+                self.parts = {name: float(ran.metrics[f"select_{name}"]) for name in ("train_s", "score_s", "query_s")}
+            self.accuracy = ran.metrics.get("accuracy", self.accuracy)
+            yield
+
+
+def ways(options: argparse.Namespace) -> dict[str, TrialConfig]:
+    """What is compared, by name."""
+    found = {"standard": config(), "fast": config(*FAST), "random": config(strategy="random")}
+    if options.pool_cap:
+        found[f"fast, pool_cap {options.pool_cap}"] = config(*FAST, pool_cap=options.pool_cap)
+    if options.ablation:
+        found |= {f"{switch} alone": config(switch) for switch in FAST}
+    return found
+
+
+def main() -> None:
+    """Run all, print the table."""
+    parser = argparse.ArgumentParser(description="Selection time of fast and of standard active learning.")
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("results/.selection_speed"))
+    parser.add_argument("--pool-cap", type=int)
+    parser.add_argument("--ablation", action="store_true", help="each acceleration alone too; the first seed")
+    options = parser.parse_args()
+    reset_state(1)
+    torch.manual_seed(0)
+    kept = Kept(options.out, options.data_root)
+    finder = PathFinder()
+    done: dict[str, list[Way]] = {}
+    for seed in range(options.seeds):
+        paths = [
+            Way(name, finder.path(trial, seed))
+            for name, trial in ways(options).items()
+            if seed == 0 or not name.endswith("alone")
+        ]
+        turns = [path.steps(kept, target=not path.name.endswith("alone")) for path in paths]
+        for _ in zip_longest(*turns):
+            pass
+        for path in paths:
+            done.setdefault(path.name, []).append(path)
+        report(done)
+
+
+def report(done: Mapping[str, list[Way]]) -> None:
+    """Print a row for each way, over the seeds so far."""
+    standard = done["standard"]
+    print(f"\n{len(standard)} seed(s)")
+    print("| selection | processor s | times faster | wall s (train / score / query) | accuracy of the target % |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, paths in done.items():
+        cpu_s = mean(path.cpu_s for path in paths)
+        against = mean(path.cpu_s for path in standard[: len(paths)])
+        parts = " / ".join(
+            f"{mean((p.parts or {})[part] for p in paths):.1f}" for part in ("train_s", "score_s", "query_s")
+        )
+        found = [100 * path.accuracy for path in paths if path.accuracy is not None]
+        told = f"{mean(found):.2f}" + (f" ± {stdev(found):.2f}" if len(found) > 1 else "") if found else ""
+        wall_s = mean(path.wall_s for path in paths)
+        print(f"| {name} | {cpu_s:.1f} | {against / cpu_s:.1f} | {wall_s:.1f} ({parts}) | {told} |", flush=True)
+    alone = {name: paths[0] for name, paths in done.items() if name.endswith("alone")}
+    if alone:
+        product = 1.0
+        for path in alone.values():
+            product *= standard[0].cpu_s / path.cpu_s
+        total = standard[0].cpu_s / done["fast"][0].cpu_s
+        print(f"product of the factors alone {product:.1f}, all together {total:.1f} (first seed)")
+
+
+if __name__ == "__main__":
+    main()
