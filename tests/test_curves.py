@@ -498,7 +498,7 @@ def test_the_tick_check_can_fail() -> None:
 
 
 @pytest.mark.parametrize("x", ["labels", "select_s", "wall_time_s"])
-@pytest.mark.parametrize("budgets", [(100, 300, 500, 900), (1000, 10000), (100, 1000, 25000)])
+@pytest.mark.parametrize("budgets", [(100, 300, 500, 900), (1000, 10000), (10, 1000, 100000)])
 def test_a_figure_has_named_axes_and_ticks_apart(x: Any, budgets: Sequence[int]) -> None:
     df = realistic(budgets=budgets)
     df["wall_time_s"] = df["select_s"] + df["labels"].fillna(60000).astype(float) / 100
