@@ -3,9 +3,10 @@
     uv run python benchmarks/query_speed.py [--pool 50000] [--labelled 1000] [--rounds 3] [--skip-plain]
 
 The pool is drawn: ten clusters of 64 features behind a ReLU, a linear layer of 10 classes on them. The network's own
-work is left out; it is a look-up here. The two sides take turns, after a turn of each to warm up; printed are medians,
-the ratio, the memory at the peak beyond what was held before (Linux with glibc; the gathered logits and features count,
-and for bald what the look-up holds), and how many of the images both sides choose.
+work is left out; it is a look-up here. The two sides take turns, after a turn of each to warm up; printed are medians
+of seconds passed and of the CPU's (a busy machine shows in their difference), the ratio of the latter, the memory at
+the peak beyond what was held before (Linux with glibc; the gathered logits and features count, and for bald what the
+look-up holds), and how many of the images both sides choose.
 
 Plain k-center is the loop of one matrix-vector product for each pick. Plain BADGE forms the gradient embedding (C, 640)
 and draws with the same numbers. Both sides round, so that an all but equal distance may be broken otherwise.
@@ -66,6 +67,7 @@ class Cost:
     """Of one query."""
 
     seconds: float
+    cpu_s: float
     mebibytes: float
     images: list[int]
 
@@ -126,28 +128,35 @@ def cost(query: Query, pool: Pool, count: int) -> Cost:
     if peak.exists():
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
         peak.write_text("5")
-    before, start = resident("VmRSS"), time.perf_counter()
+    before, start, busy = resident("VmRSS"), time.perf_counter(), time.process_time()
     images = query(pool, count, generator(0, "query"))
-    seconds = time.perf_counter() - start
-    return Cost(seconds, resident("VmHWM") - before, images.tolist())
+    seconds, cpu_s = time.perf_counter() - start, time.process_time() - busy
+    return Cost(seconds, cpu_s, resident("VmHWM") - before, images.tolist())
 
 
 def compared(pool: Pool, count: int, sides: list[Query], rounds: int) -> list[Cost]:
     """The medians of each side, which take turns; the first turn is not counted."""
     turns = [[cost(side, pool, count) for side in sides] for _ in range(rounds + 1)][1:]
     return [
-        Cost(median(one.seconds for one in side), median(one.mebibytes for one in side), side[0].images)
+        Cost(
+            median(one.seconds for one in side),
+            median(one.cpu_s for one in side),
+            median(one.mebibytes for one in side),
+            side[0].images,
+        )
         for side in zip(*turns, strict=True)
     ]
 
 
 def row(name: str, count: int, costs: list[Cost]) -> str:
     ours = costs[0]
-    text = f"{name:16} {count:6} {ours.seconds:9.3f} {ours.mebibytes:8.0f}"
+    text = f"{name:16} {count:6} {ours.seconds:9.3f} {ours.cpu_s:7.3f} {ours.mebibytes:8.0f}"
     if len(costs) > 1:
         plain = costs[1]
         both = len(set(ours.images) & set(plain.images))
-        text += f" {plain.seconds:9.3f} {plain.mebibytes:8.0f} {plain.seconds / ours.seconds:6.1f}x {both:8}"
+        text += (
+            f" {plain.seconds:9.3f} {plain.cpu_s:7.3f} {plain.mebibytes:8.0f} {plain.cpu_s / ours.cpu_s:6.1f}x {both:8}"
+        )
     return text
 
 
@@ -163,7 +172,7 @@ def main() -> None:
     print(
         f"{platform.machine()}, torch {torch.__version__}, 1 thread, {arguments.pool} x {FEATURES}, {CLASSES} classes"
     )
-    print("strategy         images   seconds      MiB   plain s      MiB  ratio the same")
+    print("strategy         images   seconds   cpu s      MiB   plain s   cpu s      MiB  ratio the same")
     for name in STRATEGIES:
         count = min(COUNTS.get(name, COUNT), arguments.pool)
         sides: list[Query] = [strategy_of(SelectConfig(strategy=name, budget=1))]
