@@ -49,7 +49,7 @@ def network(name: str, width: int, channels: int) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.get_buffer("running_mean").normal_(0, 0.3, generator=source)
             module.get_buffer("running_var").uniform_(0.5, 2, generator=source)
-    return model
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # as training leaves it
 
 
 def seconds(call: Callable[[], object]) -> float:

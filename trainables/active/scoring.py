@@ -1,6 +1,7 @@
 """What a network says of unlabelled images, read as fast as the machine allows."""
 
 import copy
+import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -177,7 +178,8 @@ def _batch_size(model: nn.Module, images: Tensor, precision: Precision, device: 
     size = images[0].numel()
     if isinstance(layer, nn.Conv2d):
         size = layer.out_channels * images.shape[-2] * images.shape[-1] // (layer.stride[0] * layer.stride[1])
-    return max(1, BATCH_BYTES[device] // (size * (2 if precision == "bf16" else 4)))
+    most = max(1, BATCH_BYTES[device] // (size * (2 if precision == "bf16" else 4)))
+    return math.ceil(len(images) / math.ceil(len(images) / most))  # as even as can be: what overlaps is read twice
 
 
 def _no_features(model: nn.Module, last: str) -> InfeasibleError:
