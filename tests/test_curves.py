@@ -510,6 +510,8 @@ def test_a_figure_has_named_axes_and_ticks_apart(x: Any, budgets: Sequence[int])
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names[0] == "all\N{NO-BREAK SPACE}labels"
     assert len(names) == 5
+    free = f"random, {budgets[-1]:,}\N{NO-BREAK SPACE}labels"
+    assert names[-1].replace("\n", " ") == (free if x == "select_s" else "random")
     legend, inner = figure.legends[0].get_window_extent(), axes.get_window_extent()
     assert not legend.overlaps(inner)
     assert legend.x1 <= figure.bbox.x1
