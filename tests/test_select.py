@@ -320,7 +320,9 @@ def test_images_are_read_once(data: Dataset, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(networks, "read_pool", counting)
     model = build(ModelConfig(name="resnet8", width=4), 1, 10)
     initialise(model, generator(0, "init"))
-    network = ReadNetwork(model, data, device="cpu", precision="fp32", dropout=0.5, flips=None, where="round 1")
+    network = ReadNetwork(
+        model, data, device="cpu", precision="fp32", features=True, dropout=0.5, flips=None, where="round 1"
+    )
     some = torch.tensor([5, 3, 9])
     expected = predict(model, data.train.subset(some), data)
     assert torch.allclose(network.logits(some), expected, atol=1e-5)
@@ -332,7 +334,9 @@ def test_images_are_read_once(data: Dataset, monkeypatch: pytest.MonkeyPatch) ->
 def test_dropout_has_the_logits_as_its_mean(data: Dataset) -> None:
     model = build(ModelConfig(name="resnet8", width=4), 1, 10)
     initialise(model, generator(0, "init"))
-    network = ReadNetwork(model, data, device="cpu", precision="fp32", dropout=0.3, flips=None, where="round 1")
+    network = ReadNetwork(
+        model, data, device="cpu", precision="fp32", features=True, dropout=0.3, flips=None, where="round 1"
+    )
     indices = torch.arange(20)
     drawn = network.dropout_logits(indices, 4000, torch.Generator().manual_seed(0))
     assert drawn.shape == (4000, 20, 10)

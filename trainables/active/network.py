@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from trainables.active.scoring import read_pool
 from trainables.config import Device, Precision
 from trainables.data.load import Dataset
-from trainables.errors import DivergedError, InfeasibleError
+from trainables.errors import DivergedError
 from trainables.models.build import last_layer
 
 UNREAD = -1
@@ -23,6 +23,7 @@ class ReadNetwork:
         data: its training images, at the size the network was trained at.
         device: where it reads.
         precision: of reading.
+        features: whether they will be asked for.
         dropout: share of the features that `dropout_logits` drops.
         flips: see `Network.flips`, for all training images (N,); None where nobody counted.
         where: named in errors, "round 3".
@@ -36,6 +37,7 @@ class ReadNetwork:
         *,
         device: Device,
         precision: Precision,
+        features: bool,
         dropout: float,
         flips: Tensor | None,
         where: str,
@@ -45,6 +47,7 @@ class ReadNetwork:
         self._data = data
         self._device: Device = device
         self._precision: Precision = precision
+        self._reads_features = features
         self._dropout = dropout
         self._flips = flips
         self._where = where
@@ -59,12 +62,9 @@ class ReadNetwork:
 
     def features(self, indices: Tensor) -> Tensor:
         """See `Network.features`."""
-        if not isinstance(self._last(), nn.Linear):
-            msg = f"select.strategy needs features: {type(self._model).__name__} does not end in a linear layer"
-            raise InfeasibleError(msg)
         rows = self._read(indices)
         if self._features is None:
-            msg = "the pool was read without features"
+            msg = "the images were read without features; ReadNetwork(features=True)"
             raise RuntimeError(msg)
         return self._features[rows]
 
@@ -102,7 +102,7 @@ class ReadNetwork:
                 self._data,
                 precision=self._precision,
                 device=self._device,
-                features=isinstance(self._last(), nn.Linear),
+                features=self._reads_features,
             )
             self._keep(unread, reading.logits, reading.features)
             self.seconds += time.perf_counter() - start

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from trainables.active.memory import replay
 from trainables.active.network import FlipCounter, ReadNetwork, drop_features, tensors
 from trainables.active.pool import Pool
-from trainables.active.strategies.registry import strategy_of
+from trainables.active.scoring import shrink
+from trainables.active.strategies.registry import READ_FEATURES, strategy_of
 from trainables.active.trajectory import RoundCost, Trajectory
 from trainables.config import Device, Precision, SelectConfig, TrialConfig
-from trainables.data.load import Dataset, resize
+from trainables.data.load import Dataset, Split
 from trainables.errors import InfeasibleError
 from trainables.keys import selection_network
 from trainables.models.build import build, initialise
@@ -60,7 +61,7 @@ def advance(config: TrialConfig, seed: int, data: Dataset, device: Device, befor
 class Round:
     """What a round gives: the trajectory after it, how many candidates there were, and the network's accuracy.
 
-    `val_accuracy` is null where no network was trained.
+    `val_accuracy` is null where no network was trained, or no images are held out for validation.
     """
 
     after: Trajectory
@@ -98,8 +99,10 @@ class _Turn:
         score_s = network.seconds
         if watched is not None:
             train_s, score_s = train_s - watched.seconds, score_s + watched.seconds
-        val_accuracy = accuracy(model, data.val, data, device=self.device)
         after = self._labelled(asked, RoundCost(train_s, score_s, query_s), tensors(model) if self._goes_on else {})
+        if not len(data.val):
+            return Round(after, len(pool), None)
+        val_accuracy = accuracy(model, data.val, data, device=self.device)
         return Round(self._plateau(after, val_accuracy), len(pool), val_accuracy)
 
     def _by_chance(self, pool: Tensor, count: int) -> Round:
@@ -123,7 +126,8 @@ class _Turn:
         size = self.select.proxy_image_size if self.select.proxy else None
         if size is None:
             return self.data
-        return replace(self.data, train=resize(self.data.train, size), val=resize(self.data.val, size))
+        train, val = (Split(shrink(part.images, size), part.labels) for part in (self.data.train, self.data.val))
+        return replace(self.data, train=train, val=val)
 
     def _trained(self, data: Dataset, watched: FlipCounter | None) -> nn.Module:
         """The network after this round's training, from where the last round left it or from scratch."""
@@ -177,6 +181,7 @@ class _Turn:
             data,
             device=self.device,
             precision=self._precision,
+            features=self.select.strategy in READ_FEATURES,
             dropout=self.select.dropout,
             flips=watched.flips if watched else None,
             where=f"round {self.number}",

@@ -32,6 +32,10 @@ STRATEGIES: Mapping[select_config.Strategy, Callable[[SelectConfig], Strategy]] 
 )
 
 
+READ_FEATURES: frozenset[select_config.Strategy] = frozenset({"k_center", "badge", "bald", "typiclust"})
+"""Strategies that ask for features, or for dropout before the last layer, which needs them."""
+
+
 def strategy_of(config: SelectConfig) -> Strategy:
     """The strategy that `config` names, with its number of passes, and wrapped as it says.
 
