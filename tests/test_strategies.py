@@ -409,6 +409,15 @@ def test_k_center_breaks_ties_by_place_wherever_the_active_rows_end(active: int)
     assert farthest_first(rows.flip(0), torch.zeros(1, 13), 13, active) == list(range(13))
 
 
+def test_k_center_sees_doubles_through_rounding() -> None:
+    distinct = torch.randn(50, 64, generator=seeded()) + 3
+    rows = distinct.repeat(3, 1)
+    for active in (20, 1000):
+        picks = farthest_first(rows, distinct[:1] + 1, 150, active)
+        assert sorted(place % 50 for place in picks[:50]) == list(range(50))
+        assert picks[50:] == sorted(set(range(150)) - set(picks[:50]))
+
+
 def test_k_center_starts_from_what_is_labelled() -> None:
     places = torch.tensor([[0.0], [1.0], [5.0], [9.0], [10.0]])
     network = Tables(torch.zeros(5, 2), places, torch.zeros(5, dtype=torch.int64))

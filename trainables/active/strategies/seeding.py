@@ -38,10 +38,12 @@ def far_apart(points: Points, first: int, draws: list[float], width: int) -> lis
 
 
 def drawn(weights: Tensor, draw: float) -> int | None:
-    """The place at which the cumulative weight first exceeds `draw` times the total; None where all weights are 0."""
+    """The place at which the cumulative weight first exceeds `draw` times the total; None where all weights are 0.
+
+    `draw` is at most 1 - 2^-53, so that its product with the total rounds to less than the total.
+    """
     cumulative = weights.cumsum(0, dtype=torch.float64)
     total = float(cumulative[-1])
     if total == 0.0:
         return None
-    mark = min(draw * total, math.nextafter(total, 0.0))
-    return int(torch.searchsorted(cumulative, mark, right=True))
+    return int(torch.searchsorted(cumulative, draw * total, right=True))
