@@ -1,5 +1,6 @@
 """A person's own images: layouts, labels files, fingerprints, the cache, and what is refused."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -149,8 +150,10 @@ def test_fingerprint_is_of_names_contents_and_labels_and_of_no_place(root: Path)
     (root / "copy" / "notes.txt").write_text("no image")
     (root / "copy" / ".hidden.png").write_bytes(b"no image")
     assert fingerprint(root / "copy") == first
+    images = facts(root / "copy").images_fingerprint
     (root / "copy" / "ant" / "0.png").rename(root / "copy" / "ant" / "00.png")
     renamed = fingerprint(root / "copy")
+    assert facts(root / "copy").images_fingerprint != images
     grey(250).save(root / "copy" / "ant" / "00.png")
     changed = fingerprint(root / "copy")
     shutil.move(root / "copy" / "ant" / "00.png", root / "copy" / "bee" / "00.png")
@@ -216,6 +219,8 @@ def test_unlabelled_images_have_label_minus_1_and_are_not_trained_on(tmp_path: P
 def test_an_image_of_a_labels_file_stays_for_testing_while_labels_arrive(tmp_path: Path) -> None:
     folder = write_listed(tmp_path / "images", {"0.png": "a"}, 200)
     before = facts(folder, Path("labels.csv")).for_test
+    sums = [hashlib.sha256(path.read_bytes()).digest() for path in sorted(folder.glob("*.png"))]
+    assert list(before) == [int.from_bytes(sha256[:8], "big") / 2**64 < 0.2 for sha256 in sums]
     (folder / "labels.csv").write_text("file,label\n" + "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(200)))
     found = facts(folder, Path("labels.csv"))
     assert found.for_test == before
@@ -359,6 +364,13 @@ def test_images_are_decoded_once_for_all_seeds_and_labels(root: Path, monkeypatc
     assert torch.equal(first.train.images, again.train.images)
     load(identified(root, image_size=9), 0, root)
     assert len(decoded) == 90
+    write_listed(root / "part", {"0.png": "a"}, 5)
+    for more in ("", "1.png,b\n"):
+        with (root / "part/labels.csv").open("a") as file:
+            file.write(more)
+        config = DataConfig(name="imagefolder", folder="part", labels="labels.csv", image_size=8)
+        read_folder(config, root, partly_labelled=True)
+    assert len(decoded) == 95
 
 
 @pytest.mark.parametrize("harm", ["truncated", "tampered", "empty", "lengthened"])

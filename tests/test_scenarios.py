@@ -129,6 +129,11 @@ def test_noise_changes_labels_alone_and_a_long_tail_keeps_them() -> None:
     assert int((both.train.labels != tail.train.labels).sum()) == round(0.2 * len(tail.train))
 
 
+def test_each_seed_has_its_own_wrong_labels() -> None:
+    places = [digits(seed, label_noise=0.2).train.labels != digits(seed).train.labels for seed in (0, 1)]
+    assert not torch.equal(*places)
+
+
 def test_without_a_scenario_the_images_are_those_of_the_releases_before() -> None:
     data = digits(3, train_size=600)
     content = b"".join(part.images.numpy().tobytes() + part.labels.numpy().tobytes() for part in (data.train, data.val))
