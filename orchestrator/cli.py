@@ -78,6 +78,7 @@ def _add_study_commands(commands: Subparsers) -> None:
     add_data_root(plan)
     check = command_parser(commands, "check", _check, "refuse a bad study, with every fault and its line")
     add_study(check)
+    add_data_root(check)
 
 
 def _add_result_commands(commands: Subparsers) -> None:
@@ -137,6 +138,7 @@ def _planned(
     may_probe: bool = True,
     before_probe: "Callable[[TrialConfig], None] | None" = None,
 ) -> "Plan":
+    from orchestrator.folders import ImagesOf
     from orchestrator.layout import Layout
     from orchestrator.plan import plan
     from orchestrator.precision import Precisions
@@ -145,10 +147,10 @@ def _planned(
 
     spec = load_spec(options.study, options.overrides, allow_code=options.allow_code)
     probes = Layout(options.results.resolve()).probes
-    device = spec.resources.device
-    precisions = Precisions(probes, device, _announce, may_probe=may_probe, before_probe=before_probe)
+    precisions = Precisions(probes, spec.resources.device, _announce, may_probe=may_probe, before_probe=before_probe)
     folder = _code_folder(options)
-    return plan(spec, precisions, Sources(spec.source, folder) if folder else None)
+    images_of = ImagesOf(spec.source, options.data_root.resolve())
+    return plan(spec, precisions, Sources(spec.source, folder) if folder else None, images_of)
 
 
 def _code_folder(options: argparse.Namespace) -> Path | None:
@@ -167,19 +169,14 @@ def _sweep(options: argparse.Namespace) -> int:
     from orchestrator.sweep import Options, prepare_data, sweep
 
     def data_is_there(config: "TrialConfig") -> None:
-        prepare_data([config.data.name], options.data_root.resolve(), download=options.download)
+        prepare_data([config.data], options.data_root.resolve(), download=options.download)
 
     plan = _planned(options, before_probe=data_is_there)
     where = Options(
-        layout=Layout(options.results.resolve()),
-        data_root=options.data_root.resolve(),
-        download=options.download,
-        runner=options.runner,
-        address=options.address,
-        cores=options.cores,
-        latency=not options.no_latency,
+        layout=Layout(options.results.resolve()), data_root=options.data_root.resolve(), download=options.download,
+        runner=options.runner, address=options.address, cores=options.cores, latency=not options.no_latency,
         code_folder=_code_folder(options),
-    )
+    )  # fmt: skip
     terminal = console()
     with SweepScreen(terminal).showing() as screen:
         summary = sweep(plan, where, screen)

@@ -27,6 +27,7 @@ from trainables.model_names import is_code
 BaselineName = Literal["dense", "dense_finetuned", "binary", "random", "all_labels"]
 PrecisionOf = Callable[[TrialConfig], Precision]
 SourcesOf = Callable[[str], str]
+ImagesOf = Callable[[TrialConfig], TrialConfig]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +80,18 @@ class Plan:
         return Counter(key for trial in self.trials for key in trial.path)
 
 
-def plan(spec: StudySpec, precision_of: PrecisionOf, sources_of: SourcesOf | None = None) -> Plan:
+def plan(
+    spec: StudySpec, precision_of: PrecisionOf, sources_of: SourcesOf | None = None, images_of: ImagesOf | None = None
+) -> Plan:
     """Lay out the trials of `spec`.
 
     `precision_of` answers `train.precision: auto` for a config. `sources_of` answers the SHA-256 of the sources of a
-    user's own model; without it a study that names one is refused.
+    user's own model; without it a study that names one is refused. `images_of` answers a config with the facts of a
+    user's own images; without it a study of such images is refused.
 
     Raises:
-        PlanError: no cell is left, an axis has no effect in any cell, or a user's own code is not allowed.
+        PlanError: no cell is left, an axis has no effect in any cell, a user's own code is not allowed, or their
+            images cannot be used.
         SpecError: a cell is an impossible combination.
 
     """
@@ -97,7 +102,7 @@ def plan(spec: StudySpec, precision_of: PrecisionOf, sources_of: SourcesOf | Non
     sources = _sources(spec, {cell.config.model.name for cell in found.cells}, sources_of)
     builder = _Builder(PathFinder(spec.resources.device), precision_of, sources, always_varied(spec))
     for cell in found.cells:
-        builder.add(cell)
+        builder.add(_identified(cell, spec, images_of))
     return Plan(spec, builder.trials(), builder.stages, found.excluded, found.collapsed + builder.merged)
 
 
@@ -123,6 +128,14 @@ def _sources(spec: StudySpec, models: Iterable[str], sources_of: SourcesOf | Non
     if own and sources_of is None:
         raise PlanError(f"{spec.source}: model.name {own[0]} {OWN_CODE}")
     return {name: sources_of(name) for name in own} if sources_of else {}
+
+
+def _identified(cell: Cell, spec: StudySpec, images_of: ImagesOf | None) -> Cell:
+    if cell.config.data.identified:
+        return cell
+    if images_of is None:
+        raise PlanError(f"{spec.source}: data.folder {cell.config.data.folder}: nobody may look at it here")
+    return Cell(images_of(cell.config), cell.values, cell.seed)
 
 
 class _Builder:

@@ -21,6 +21,7 @@ from orchestrator.quiet import QuietObserver, QuietPass, check_possible
 from orchestrator.runner.base import Driver, Missing, Observer, Runner, draining_on_signals, missing, run_missing
 from orchestrator.runner.task import Workplace
 from orchestrator.timing import Child, timing_command
+from trainables.config import DataConfig
 from trainables.data import files
 from trainables.errors import DataError
 
@@ -96,7 +97,7 @@ def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) 
     check_possible(observations, options.cores)
     if todo.stages:
         _check_resources(plan.spec.resources.cpus, plan.spec.resources.gpus, options)
-    needed = {one.config.data.name for one in todo.stages} | {one.data.name for one in observations}
+    needed = {one.config.data for one in todo.stages} | {one.data for one in observations}
     prepare_data(needed, options.data_root, download=options.download)
     elsewhere = (
         ["latency is measured on this machine, not on the cluster's"] if options.address and observations else []
@@ -219,20 +220,34 @@ def _cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def prepare_data(names: Iterable[str], data_root: Path, *, download: bool) -> None:
+def prepare_data(sets: Iterable[DataConfig], data_root: Path, *, download: bool) -> None:
     """See to it that every data set that is needed is whole before anything is timed or run.
 
     Raises:
         RunError: one is not, and may not be downloaded or cannot be.
 
     """
-    for name in sorted(names):
+    sets = list(sets)
+    _prepare_folders([data for data in sets if data.name == "imagefolder"], data_root)
+    for name in sorted({data.name for data in sets} - {"imagefolder"}):
         faults = files.faults(name, data_root)
         if faults and not download:
             raise RunError(files.advice(name, data_root, faults))
         try:
             if faults:
                 files.download(name, data_root)
+        except DataError as error:
+            raise RunError(str(error)) from error
+
+
+def _prepare_folders(sets: Iterable[DataConfig], data_root: Path) -> None:
+    """Decode a user's own images once, rather than in every worker."""
+    once = {(data.folder, data.labels, data.test_share, data.image_size, data.channels): data for data in sets}
+    for data in once.values():
+        from trainables.data.cache import prepare
+
+        try:
+            prepare(data, data_root)
         except DataError as error:
             raise RunError(str(error)) from error
 

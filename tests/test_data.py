@@ -14,10 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.config import DATASETS, DataConfig, ModelConfig, TrialConfig, resolve
+from trainables.config import DataConfig, ModelConfig, TrialConfig, resolve
 from trainables.data import files, idx
 from trainables.data.load import Dataset, Split, load, normalise, resize, statistics
 from trainables.data.splits import quotas, stratified
+from trainables.data_config import DATASETS
 from trainables.errors import DataError
 from trainables.training.randomness import STREAMS, generator
 

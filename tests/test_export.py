@@ -146,7 +146,7 @@ def test_onnx_without_its_packages_is_refused_in_one_line(
 
 
 def test_names_of_classes_are_one_a_class() -> None:
-    from trainables.config import DATASETS
+    from trainables.data_config import DATASETS
 
     assert {name: len(names) for name, names in CLASS_NAMES.items()} == {k: v.classes for k, v in DATASETS.items()}
     for names in CLASS_NAMES.values():

@@ -8,7 +8,6 @@ from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from trainables.data_config import DATASETS as DATASETS
 from trainables.data_config import Augment as Augment
 from trainables.data_config import DataConfig
 from trainables.model_config import NATIVE_WIDTH, ModelConfig, Section

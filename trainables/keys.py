@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainables.config import DATASETS, CompressConfig, CostConfig, Device, ModelConfig, SelectConfig, TrialConfig
+from trainables.config import CompressConfig, CostConfig, Device, ModelConfig, SelectConfig, TrialConfig
 
 StageKind = Literal["select", "train", "compress", "evaluate"]
 
@@ -146,7 +146,7 @@ def _selecting(config: TrialConfig, select: SelectConfig) -> dict[str, Any]:
 
 
 def _data(config: TrialConfig) -> dict[str, Any]:
-    return config.data.model_dump(exclude_defaults=True) | {"fingerprint": DATASETS[config.data.name].fingerprint}
+    return config.data.key_leaves()
 
 
 def _own_train(stage: Stage) -> dict[str, Any]:

@@ -213,8 +213,9 @@ def _leaf_words(owner: type[Section], leaf: str, value: object, error: ErrorDeta
     if error["type"] == "too_short":
         return f"is empty; {wanted} is wanted"
     if len(error["loc"]) > 1 and not words and isinstance(place := error["loc"][1], int):
-        one = f"a whole number{_bounds(_item_bounds(info))}"
-        return f"element {place + 1}: {_unfit(part, one, numeric=True)}"
+        numeric = not _holds_texts(info)
+        one = f"a whole number{_bounds(_item_bounds(info))}" if numeric else "text"
+        return f"element {place + 1}: {_unfit(part, one, numeric=numeric)}"
     return _unfit(value, wanted, numeric=_is_numeric(info))
 
 
@@ -232,6 +233,10 @@ def _item_options(info: FieldInfo) -> tuple[str, ...]:
     return _options(get_args(info.annotation)[0]) if get_origin(info.annotation) is tuple else ()
 
 
+def _holds_texts(info: FieldInfo) -> bool:
+    return get_args(info.annotation)[0] is str
+
+
 def _item_bounds(info: FieldInfo) -> list[Any]:
     """What bounds the items of a list, `tuple[Annotated[int, Field(ge=1)], ...]`."""
     notes = getattr(get_args(info.annotation)[0], "__metadata__", ())
@@ -247,6 +252,8 @@ def want(owner: type[Section], leaf: str) -> str:
         return f"one of {', '.join(known)}"
     if items := _item_options(info):
         return f"a list of {', '.join(items)}"
+    if get_origin(info.annotation) is tuple and _holds_texts(info):
+        return "a list of texts"
     if get_origin(info.annotation) is tuple:
         return f"a list of whole numbers{_bounds(_item_bounds(info))}"
     kinds = {info.annotation, *get_args(info.annotation)}
