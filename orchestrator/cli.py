@@ -20,6 +20,7 @@ from orchestrator.arguments import (
     count,
 )
 from orchestrator.errors import OrchestratorError, RunError, TableError
+from orchestrator.label_command import add_label_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_study_commands(commands)
+    add_label_command(commands)
     _add_result_commands(commands)
     _add_deploy_commands(commands)
     _add_reference_commands(commands)
