@@ -140,7 +140,8 @@ class SweepScreen:
         """A worker died while it held these stages."""
         for key in stages:
             self._running.pop(key, None)
-        self.warned(f"a worker was lost with {len(stages)} stages ({reason}); they are handed out again")
+        last = reason.strip().splitlines()[-1]  # of a traceback
+        self.warned(f"a worker was lost with {plural(len(stages), 'stage')} ({last}); they are handed out again")
 
     def draining(self) -> None:
         """No further work is handed out."""

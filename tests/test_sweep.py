@@ -247,3 +247,17 @@ def test_columns_that_nothing_documents_do_not_exist(swept: Command) -> None:
     from orchestrator.analysis.tables import is_config_column
 
     assert {name for name in swept.trials().columns if not is_config_column(name)} == known
+
+
+@pytest.mark.ray
+def test_a_worker_that_cannot_begin_keeps_its_traceback(command: Command) -> None:
+    """Tune tells its searcher of a failed trial nothing but that it failed."""
+    (command.folder / "torch_pruning.py").write_text("raise ImportError('half of an installation')\n")
+    broken = Command(command.folder, {"PYTHONPATH": str(command.folder)})
+    study = TINY.replace("seeds: 2", "seeds: 1").replace("[0, 0.5]", "[0.5]").replace("[0.5, 0.7]", "[0.7]")
+    output = broken("sweep", broken.study(study), expect=1)
+    assert "(ImportError: half of an installation); they are handed out again" in output
+    failed = broken.trials()
+    assert (failed["failure"] == "lost").all()
+    assert failed["error"].str.contains("Traceback").all()
+    assert failed["error"].str.contains("half of an installation").all()

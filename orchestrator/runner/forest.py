@@ -5,6 +5,7 @@ Tune's own memory, loggers and prints are off: the ledger remembers.
 
 import logging
 import os
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -62,13 +63,18 @@ class _AllDone(BaseException):
 
 def run_task(config: dict[str, Any], place: Workplace) -> None:
     """Tune's trainable: execute one task and report its records as they come."""
-    # The tensor library is loaded in the worker alone: the driver stays small and starts sooner.
-    from orchestrator.runner.work import execute
 
     def report(records: Sequence[StageRecord]) -> None:
         tune.report({"records": [asdict(record) for record in records]})
 
-    execute(config["task"], place, _datasets(place.data_root), report)
+    try:
+        # The tensor library is loaded in the worker alone: the driver stays small and starts sooner.
+        from orchestrator.runner.work import execute
+
+        execute(config["task"], place, _datasets(place.data_root), report)
+    except Exception:
+        # raised, it would reach the searcher as a trial that failed, without a word of why
+        tune.report({"records": [], "fault": traceback.format_exc()})
 
 
 @cache
@@ -88,6 +94,7 @@ class ForestSearcher(Searcher):
         self.fault: StoreError | None = None
         self._driver = driver
         self._tasks: dict[str, Task] = {}
+        self._faults: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its searcher for a resume of its own, which is never used.
@@ -108,6 +115,8 @@ class ForestSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Commit the records of a report."""
+        if "fault" in result:
+            self._faults[trial_id] = str(result["fault"])
         self._commit(result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -116,7 +125,8 @@ class ForestSearcher(Searcher):
         if result:
             self._commit(result)
         if task is not None and self.fault is None:
-            self._driver.lost(task, "its process was killed or crashed" if error else "it ended without a record")
+            why = "its process was killed or crashed" if error else "it ended without a record"
+            self._driver.lost(task, self._faults.pop(trial_id, why))
         if self.fault is None and self._driver.finished:
             raise _AllDone
 
