@@ -97,7 +97,7 @@ def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) 
     check_possible(observations, options.cores)
     if todo.stages:
         _check_resources(plan.spec.resources.cpus, plan.spec.resources.gpus, options)
-    needed = {one.config.data for one in todo.stages} | {one.data for one in observations}
+    needed = [*(one.config.data for one in todo.stages), *(one.data for one in observations)]
     prepare_data(needed, options.data_root, download=options.download)
     elsewhere = (
         ["latency is measured on this machine, not on the cluster's"] if options.address and observations else []
