@@ -5,6 +5,7 @@ The labels file is the only place where labels stand. What was proposed is kept 
 """
 
 import hashlib
+import re
 import time
 from collections import defaultdict
 from collections.abc import Generator, Mapping
@@ -262,8 +263,15 @@ def _new_answers(desk: Desk, here: Standing, answers: Path) -> dict[str, str]:
     ]
     faults += _twins(desk, new, answers)
     if faults:
+        faults.sort(key=_line)
         raise RunError("\n".join([*told_faults(faults), "nothing was taken; mend the answers and give them again"]))
     return {file: new[file].label for file in here.open if file in new}
+
+
+def _line(fault: str) -> int:
+    """The line that a fault names; 0 where it is of the whole file."""
+    found = re.search(r": line (\d+): ", fault)
+    return int(found[1]) if found else 0
 
 
 def _reason(desk: Desk, here: Standing, file: str, row: Row) -> str:

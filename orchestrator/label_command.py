@@ -58,7 +58,7 @@ def _next(options: argparse.Namespace) -> int:
 def _answer(options: argparse.Namespace) -> int:
     from orchestrator.label import label_answer
 
-    here, taken = label_answer(_request(options), options.answers)
+    here, taken = label_answer(_request(options, may_probe=False), options.answers)
     lines = [f"{here.study}: {_count(taken, 'new label')} taken into {here.labels_file}", *_state(here)]
     if not here.open and here.stop is None:
         lines.append(f"next round: orchestrator label next {options.study}")
@@ -66,7 +66,9 @@ def _answer(options: argparse.Namespace) -> int:
     return 0
 
 
-def _request(options: argparse.Namespace, *, restart: bool = False, stop_after_s: float | None = None) -> "Request":
+def _request(
+    options: argparse.Namespace, *, restart: bool = False, stop_after_s: float | None = None, may_probe: bool = True
+) -> "Request":
     from orchestrator.label_desk import Request
     from orchestrator.layout import Layout
     from orchestrator.precision import Precisions
@@ -78,7 +80,7 @@ def _request(options: argparse.Namespace, *, restart: bool = False, stop_after_s
         spec=spec,
         layout=layout,
         data_root=options.data_root,
-        precision_of=Precisions(layout.probes, spec.resources.device, _announce),
+        precision_of=Precisions(layout.probes, spec.resources.device, _announce, may_probe=may_probe),
         code_folder=Path.cwd() if options.allow_code else None,
         restart=restart,
         stop_after_s=stop_after_s,

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SIMULATED = ("data.train_size", "data.imbalance", "data.label_noise", "select.locked_classes", "select.patience")
 """What needs labels of images that nobody has labelled yet, or validation images."""
 
+AMPLE = 1_000_000
+"""Images that suffice for every batch and split."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -134,7 +137,9 @@ def _resolved(request: Request, config: TrialConfig, facts: FolderFacts, images:
         sha256 = Sources(request.spec.source, request.code_folder)(config.model.name)
         update["model"] = config.model.model_copy(update={"code_sha256": sha256})
     named = config.model_copy(update=update)
-    return resolve(named, "fp32" if config.train.precision != "auto" else request.precision_of(named))
+    # The probe makes images of its own; that a folder has few is no fault, since none is held out of it.
+    ample = named.model_copy(update={"select": None, "data": counted.model_copy(update={"train_images": AMPLE})})
+    return resolve(named, "fp32" if config.train.precision != "auto" else request.precision_of(ample))
 
 
 def settings_of(desk: Desk) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -63,18 +64,19 @@ function enter(card) {
 function cell(text) { return /[",\\r\\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text; }
 document.addEventListener("change", () => { saved = false; tell(); });
 document.addEventListener("keydown", event => {
-  if (event.ctrlKey || event.metaKey || event.altKey || !/^[0-9]$/.test(event.key)) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   const card = event.target.closest("fieldset") || cards.find(one => !chosen(one));
   if (!card) return;
-  event.preventDefault();
-  if (event.key === "0") {
-    if (chosen(card)) chosen(card).checked = false;
-  } else {
-    const input = card.querySelectorAll("input")[Number(event.key) - 1];
-    if (!input) return;
+  const input = [...card.querySelectorAll("input")].find(one => one.dataset.key === event.key);
+  if (input) {
     input.checked = true;
     enter(cards[cards.indexOf(card) + 1] || card);
+  } else if (event.key === "Backspace" && chosen(card)) {
+    chosen(card).checked = false;
+  } else {
+    return;
   }
+  event.preventDefault();
   saved = false;
   tell();
 });
@@ -106,8 +108,8 @@ _PAGE = """<!doctype html>
 <body>
 <header>
 <h1>{title}</h1>
-<p>Keys 1 to 9 choose a class and go to the next image, 0 takes it back, Tab moves on. What is left open can be
-answered later.</p>
+<p>The key beside a class chooses it and goes to the next image, Backspace takes it back, Tab moves on. What is left
+open can be answered later.</p>
 <div><button type="button" data-name="{name}">Save answers</button> <output aria-live="polite"></output></div>
 <noscript><p>This page needs JavaScript; the CSV can be filled in by hand as well.</p></noscript>
 </header>
@@ -160,10 +162,17 @@ def _card(number: int, file: str, source: str, small: bool, classes: Sequence[st
 
 
 def _choices(number: int, classes: Sequence[str]) -> Iterator[str]:
-    for place, name in enumerate(classes, start=1):
-        key = f"<kbd>{place}</kbd> " if place <= 9 else ""
+    for name, key in zip_longest(classes, keys(classes)):
         shown = escape(name)
-        yield f'<label><input type="radio" name="image-{number}" value="{shown}"> {key}{shown}</label>'
+        typed, told = (f' data-key="{key}"', f"<kbd>{key}</kbd> ") if key else ("", "")
+        yield f'<label><input type="radio" name="image-{number}" value="{shown}"{typed}> {told}{shown}</label>'
+
+
+def keys(classes: Sequence[str]) -> str:
+    """The key that stands for each class: the class itself where all are one letter or digit, else 1 to 9 and 0."""
+    if all(len(name) == 1 and name.isascii() and name.isalnum() for name in classes):
+        return "".join(classes)
+    return "1234567890"[: len(classes)]
 
 
 def _thumbnail(path: Path) -> tuple[str, bool]:

@@ -23,9 +23,10 @@ from PIL import Image
 from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
+from orchestrator import precision
 from orchestrator.cli import main
 from orchestrator.label_files import Rounds, proposal, with_answers
-from orchestrator.label_page import LARGEST, page
+from orchestrator.label_page import LARGEST, keys, page
 from orchestrator.layout import Layout
 from orchestrator.locks import study_lock
 from trainables.active import labelling, trajectory
@@ -337,6 +338,18 @@ def test_a_trajectory_finds_its_images_where_they_are_now() -> None:
     assert after.newest.tolist() == [2, 0, 4]
 
 
+def test_a_small_folder_of_larger_images_is_probed_all_the_same(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(config: TrialConfig) -> str:
+        assert TrialConfig.model_validate_json(config.model_dump_json()).data.image_size == 16
+        return "bf16"
+
+    monkeypatch.setattr(precision, "_probe", answers)
+    assert len(person.next("--set", "data.image_size=16")) == 20
+    assert json.loads((person.state / "round-0.json").read_text())["settings"]["train.precision"] == "bf16"
+
+
 def test_images_for_testing_are_not_proposed(person: Person) -> None:
     for side, numbers in (("train", range(40)), ("test", range(40, 60))):
         (person.images / side).mkdir()
@@ -396,7 +409,7 @@ def test_every_fault_of_the_answers_is_told_and_none_is_taken(person: Person) ->
         (first[0], wrong), (first[4], "3"),
     ]  # fmt: skip
     told = person.refused("answer", str(person.answers(rows)))
-    assert sorted(line.partition(": ")[2] for line in told if "answers.csv: line" in line) == sorted(
+    assert [line.partition(": ")[2] for line in told if "answers.csv: line" in line] == (
         [
             "line 2: there is no image nobody.png in the folder",
             f"line 3: {other} was not proposed in round 0",
@@ -482,6 +495,7 @@ def test_the_page_is_whole_and_escapes_names(tmp_path: Path) -> None:
     found = Structure(text)
     assert [card["data-file"] for card in found.of("fieldset")] == names
     radios = [(radio["type"], radio["name"], radio["value"]) for radio in found.of("input")]
+    assert [radio["data-key"] for radio in found.of("input")] == ["1", "2", "3"] * 3
     assert radios == [("radio", f"image-{number}", name) for number in range(3) for name in classes]
     assert [word for word in found.words if "<round>" in word] == ["pets, <round> 1"] * 2
     assert len(found.of("script")) == 1
@@ -493,6 +507,13 @@ def test_the_page_is_whole_and_escapes_names(tmp_path: Path) -> None:
     assert [image.size for image in shown] == [(8, 8), (8, 8), (LARGEST * 3 // 4, LARGEST)]
     assert np.array_equal(np.asarray(shown[0].convert("L")), np.asarray(grey(0)))
     assert "default-src 'none'" in text
+
+
+def test_keys_stand_for_classes() -> None:
+    assert keys(["cat", "dog"]) == "12"
+    assert keys(CLASSES) == "0123456789"
+    assert keys(["a", "B", "ä"]) == "123"
+    assert keys([f"kind {number}" for number in range(12)]) == "1234567890"
 
 
 def test_files_that_the_person_wrote_are_not_written_over(person: Person) -> None:
