@@ -39,10 +39,18 @@ def test_the_five_minutes_run_as_they_stand(command: Command) -> None:
 
 
 def test_the_study_in_the_readme_is_the_shipped_one() -> None:
-    (block,) = blocks("yaml")
+    (block,) = (block for block in blocks("yaml") if block.startswith("study:"))
     shown = YAML(typ="safe", pure=True).load(block)
     assert shown == YAML(typ="safe", pure=True).load((shipped_studies() / "pfr_grid.yaml").read_text())
     assert load_spec("pfr_grid").study == "pfr_grid"
+
+
+def test_parts_of_studies_in_the_readme_fit_a_study(tmp_path: Path) -> None:
+    rest = "study: shown\nbase:\n  data: {name: fashion_mnist}\n  model: {name: resnet8}\n"
+    (part,) = (block for block in blocks("yaml") if block.startswith("base:"))
+    path = tmp_path / "shown.yaml"
+    path.write_text(rest + part.removeprefix("base:\n"))
+    assert len(load_spec(str(path)).all_axes) == 2
 
 
 def test_the_two_commands_stand_in_the_readme_and_ci_runs_the_second() -> None:

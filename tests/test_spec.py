@@ -183,8 +183,11 @@ STUDIES = {
     "stq_ablation": 96,
     "fashion_mnist_pfr": 63,
     "fashion_mnist_width": 6,
-    "cifar10_resnet20": 3,
-    "cifar10_resnet18": 9,
+    "fashion_mnist_freeze": 6,
+    "cifar10_resnet20": 9,
+    "cifar10_resnet18": 12,
+    "al_budget": 72,
+    "al_pfr_joint": 36,
 }
 
 

@@ -63,18 +63,28 @@ def _ray(address: str | None, cores: int) -> Generator[Path]:
         if address:
             _join(address)
         else:
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            _start(cores)
         yield folder
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(cores: int) -> None:
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cores,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # Ray raises no narrower one where its processes are too slow to start
+        raise RunError(
+            f"Ray did not start: {error} Nothing was run. A machine that is busy with other work may need a second "
+            "try; --runner serial needs no Ray."
+        ) from error
 
 
 def _join(address: str) -> None:
