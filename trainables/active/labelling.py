@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from trainables.active.rounds import Round, advance, start
+from trainables.active.rounds import Round, advance
 from trainables.active.trajectory import RoundCost, Trajectory
 from trainables.config import Device, TrialConfig
 from trainables.data.imagefolder import FolderImages
@@ -35,8 +35,6 @@ def begin(config: TrialConfig, seed: int, data: Dataset, given: Sequence[int]) -
         msg = "rounds of labelling need a select section"
         raise ValueError(msg)
     count = max(0, min(config.select.initial, len(data.train)) - len(given))
-    if not given:
-        return start(_asking(config, initial=count), seed, data)
     first = torch.tensor(given, dtype=torch.int64)
     free = torch.ones(len(data.train), dtype=torch.bool)
     free[first] = False
@@ -73,10 +71,5 @@ def proceed(config: TrialConfig, seed: int, data: Dataset, device: Device, befor
 
     """
     count = max(1, min(count, len(data.train) - len(before.labelled)))
-    return advance(_asking(config, query_sizes=(count,)), seed, data, device, before)
-
-
-def _asking(config: TrialConfig, **leaves: object) -> TrialConfig:
-    """The trial with other leaves of `select`."""
-    select = config.select
-    return config.model_copy(update={"select": select.model_copy(update=leaves) if select else None})
+    asking = config.select.model_copy(update={"query_sizes": (count,)}) if config.select else None
+    return advance(config.model_copy(update={"select": asking}), seed, data, device, before)
