@@ -29,6 +29,7 @@ def main(table: str, picture: str) -> None:
     draw_front(axes, df)
     draw_networks(figure, axes, means(df[df["role"] == "cell"]))
     draw_dense(axes, df[df["baseline"] == "dense_finetuned"])
+    axes.set_ylim(top=100 * df.loc[df["baseline"] == "dense_finetuned", "accuracy"].max() + 0.6)  # its label fits in
     axes.set_xlabel("packed file (kB)")
     axes.set_ylabel("test accuracy (%), mean and spread of 3 seeds")
     axes.set_title("Fashion-MNIST, one-bit weights; numbers are prune factor ratios", fontsize=10, color=INK)

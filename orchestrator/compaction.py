@@ -76,6 +76,7 @@ def _trial_row(plan: Plan, trial: Trial, records: Records, varied: Set[str]) -> 
     if row["status"] == "complete":
         for record in finished:
             row |= record.metrics
+        row |= _selecting(finished)
         row |= _comparisons(trial, records, row["accuracy"])
         row |= latency_row(trial, records, here())
     return row | _seconds(finished) | _provenance(finished)
@@ -108,12 +109,25 @@ def _comparisons(trial: Trial, records: Records, accuracy: float) -> Row:
     for name, key in trial.baselines.items():
         record = records.get(key)
         found[f"{name}_accuracy"] = record.metrics.get("accuracy") if record and record.status == "complete" else None
+    # Chance asks for the whole budget: where asking ended early its row has more labels, and is no comparison.
+    if "random" in trial.baselines and _labels(trial.path[-1], records) != _labels(trial.baselines["random"], records):
+        found["random_accuracy"] = None
     return found | {
         "accuracy_drop": _drop(found.get("dense_finetuned_accuracy"), accuracy),
         "binary_accuracy_drop": _drop(found.get("binary_accuracy"), accuracy),
         "all_labels_accuracy_drop": _drop(found.get("all_labels_accuracy"), accuracy),
         "random_accuracy_gain": _drop(accuracy, found.get("random_accuracy")),
     }
+
+
+def _labels(key: str | None, records: Records) -> float | None:
+    """Labelled images that the network of the evaluation `key` was trained on; null where they are not known."""
+    while key is not None and key in records:
+        record = records[key]
+        if record.kind == "train":
+            return record.metrics.get("labels")
+        key = record.parent
+    return None
 
 
 def _drop(baseline: float | None, accuracy: float | None) -> float | None:
@@ -123,7 +137,7 @@ def _drop(baseline: float | None, accuracy: float | None) -> float | None:
 def _seconds(finished: Sequence[StageRecord]) -> Row:
     busy = {record.kind: record.busy_s for record in finished if record.status == "complete"}
     if "select" in busy:
-        busy["select"] = _selecting_s(finished)
+        busy["select"] = _selecting(finished)["select_s"]
     spent = [busy[kind] for kind in ("select", "train", "compress") if kind in busy]
     return {
         "select_s": busy.get("select"),
@@ -134,10 +148,11 @@ def _seconds(finished: Sequence[StageRecord]) -> Row:
     }
 
 
-def _selecting_s(finished: Sequence[StageRecord]) -> float:
-    """What the rounds so far have cost, which their records sum up; validation is no part of it."""
-    sums = [record.metrics["select_s"] for record in finished if record.kind == "select" and record.metrics]
-    return max((float(seconds) for seconds in sums if seconds is not None), default=0.0)
+def _selecting(finished: Sequence[StageRecord]) -> dict[str, float]:
+    """What the rounds of a trial have cost together; validation is no part of it."""
+    rounds = [record.metrics for record in finished if record.kind == "select" and record.status == "complete"]
+    names = ("select_s", "select_train_s", "select_score_s", "select_query_s")
+    return {name: sum(float(metrics.get(name) or 0.0) for metrics in rounds) for name in names} if rounds else {}
 
 
 def _provenance(finished: Sequence[StageRecord]) -> Row:

@@ -194,6 +194,7 @@ def _begun(desk: Desk, rounds: Rounds) -> StoredRound:
 
 def _advanced(desk: Desk, stored: StoredRound, rounds: Rounds) -> StoredRound:
     from trainables.active import labelling, trajectory
+    from trainables.active.rounds import RoundCost
     from trainables.training.state import reset_state
 
     places = {file: number for number, file in enumerate(desk.sums)}
@@ -210,8 +211,8 @@ def _advanced(desk: Desk, stored: StoredRound, rounds: Rounds) -> StoredRound:
     count = query_sizes(desk.select, number)[-1]
     config = desk.config.model_copy(update={"select": desk.select})
     with importable(desk.request.code_folder):
-        after = labelling.proceed(config, desk.seed, data, desk.device, before, count).after
-    cost = after.costs[-1]
+        found = labelling.proceed(config, desk.seed, data, desk.device, before, count)
+    after, cost = found.after, found.cost or RoundCost()
     return _kept(
         desk, rounds, number, after.labelled.tolist(), after.sizes[-1], asdict(cost),
         stored.total_s + cost.seconds, trajectory.save(after),

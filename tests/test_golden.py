@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from orchestrator.runner.work import machine
-from trainables.active import trajectory
 from trainables.config import TrialConfig, resolve
 from trainables.keys import STAGE_VERSIONS, PathFinder
 from trainables.stages import Outcome, run_stage
@@ -42,11 +41,6 @@ def kind_of_machine() -> str:
     return f"torch {torch.__version__} {machine()}"
 
 
-def result(kind: str, artifact: bytes) -> bytes:
-    """The part of a stage's output that is no time."""
-    return trajectory.load(artifact).labelled.numpy().tobytes() if kind == "select" else artifact
-
-
 def numbers(outcome: Outcome) -> dict[str, Any]:
     """The loss, and the metrics that are no times."""
     loss = outcome.history[-1].get("loss", 0.0) if outcome.history else 0.0
@@ -69,7 +63,7 @@ def run(method: str) -> dict[str, dict[str, Any]]:
         artifact = outcome.artifact
         found[stage.kind] = {
             "version": STAGE_VERSIONS[stage.kind],
-            "sha256": hashlib.sha256(result(stage.kind, artifact)).hexdigest(),
+            "sha256": hashlib.sha256(artifact).hexdigest(),
             "numbers": numbers(outcome),
         }
     return found

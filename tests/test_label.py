@@ -161,7 +161,7 @@ def simulated(person: Person, root: Path, select: Mapping[str, object], rounds: 
         asked = sizes[: max(1, number)] if number <= len(sizes) else (*sizes, *sizes[-1:] * (number - len(sizes)))
         part = SelectConfig.model_validate({**SELECT, **select, "query_sizes": asked})
         here = config.model_copy(update={"select": part})
-        before = start(here, 0, pool) if before is None else advance(here, 0, pool, "cpu", before).after
+        before = start(here, 0, pool).after if before is None else advance(here, 0, pool, "cpu", before).after
         found.append([images.paths[place] for place in before.newest.tolist()])
     return found
 
@@ -176,6 +176,7 @@ def simulated(person: Person, root: Path, select: Mapping[str, object], rounds: 
         {"strategy": "random"},
         {"strategy": "badge", "replay_ratio": None, "proxy": "resnet8", "proxy_width": 4, "query_sizes": [6]},
         {"strategy": "forgetting", "pool_cap": 20},
+        {"strategy": "bald", "passes": 3},
     ],
     ids=lambda select: select.get("strategy", "margin"),
 )
@@ -329,9 +330,7 @@ def test_images_may_come_and_go(person: Person) -> None:
 
 
 def test_a_trajectory_finds_its_images_where_they_are_now() -> None:
-    before = trajectory.Trajectory(
-        torch.tensor([5, 3, 8, 1]), (3, 1), (trajectory.RoundCost(), trajectory.RoundCost(1.0))
-    )
+    before = trajectory.Trajectory(torch.tensor([5, 3, 8, 1]), (3, 1))
     after = labelling.taken_up(before, [6, None, 9, 2], [0, 4])
     assert after.labelled.tolist() == [6, 9, 2, 0, 4]
     assert after.sizes == (2, 3)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from trainables.active.rounds import Round, advance
-from trainables.active.trajectory import RoundCost, Trajectory
+from trainables.active.trajectory import Trajectory
 from trainables.config import Device, TrialConfig
 from trainables.data.imagefolder import FolderImages
 from trainables.data.load import Dataset, Split, statistics
@@ -40,7 +40,7 @@ def begin(config: TrialConfig, seed: int, data: Dataset, given: Sequence[int]) -
     free[first] = False
     others = free.nonzero().flatten()
     drawn = others[torch.randperm(len(others), generator=generator(seed, "query"))[:count]]
-    return Trajectory(torch.cat([first, drawn]), (len(given) + count,), (RoundCost(),))
+    return Trajectory(torch.cat([first, drawn]), (len(given) + count,))
 
 
 def taken_up(before: Trajectory, places: Sequence[int | None], more: Sequence[int]) -> Trajectory:

@@ -26,7 +26,6 @@ class ReadNetwork:
         features: whether they will be asked for.
         dropout: share of the features that `dropout_logits` drops.
         flips: see `Network.flips`, for all training images (N,); None where nobody counted.
-        where: named in errors, "round 3".
 
     """
 
@@ -40,7 +39,6 @@ class ReadNetwork:
         features: bool,
         dropout: float,
         flips: Tensor | None,
-        where: str,
     ) -> None:
         self.seconds = 0.0
         self._model = model
@@ -50,7 +48,6 @@ class ReadNetwork:
         self._reads_features = features
         self._dropout = dropout
         self._flips = flips
-        self._where = where
         self._rows = torch.full((len(data.train),), UNREAD)
         self._logits = torch.empty(0, data.classes)
         self._features: Tensor | None = None
@@ -110,7 +107,7 @@ class ReadNetwork:
 
     def _keep(self, indices: Tensor, logits: Tensor, features: Tensor | None) -> None:
         if not bool(logits.isfinite().all()):
-            msg = f"{self._where}: the selection network gives scores that are no numbers; try a smaller lr"
+            msg = "the selection network gives scores that are no numbers; try a smaller lr"
             raise DivergedError(msg)
         self._rows[indices] = torch.arange(len(indices)) + len(self._logits)
         self._logits = torch.cat([self._logits, logits])
@@ -121,7 +118,7 @@ class ReadNetwork:
 class FlipCounter:
     """Counts how often the predicted class of each training image changes from epoch to epoch.
 
-    A hook of the training loop; every epoch after the first costs a reading of all training images.
+    A hook of the training loop; every epoch costs a reading of all training images, whatever `pool_cap` says.
     """
 
     def __init__(self, data: Dataset, device: Device, precision: Precision) -> None:

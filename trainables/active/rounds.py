@@ -15,20 +15,51 @@ from trainables.active.network import FlipCounter, ReadNetwork, drop_features, t
 from trainables.active.pool import Pool
 from trainables.active.scoring import shrink
 from trainables.active.strategies.registry import READ_FEATURES, strategy_of
-from trainables.active.trajectory import RoundCost, Trajectory
+from trainables.active.trajectory import Trajectory
 from trainables.config import Device, Precision, SelectConfig, TrialConfig
 from trainables.data.load import Dataset, Split
-from trainables.errors import InfeasibleError
+from trainables.errors import DivergedError, InfeasibleError
 from trainables.keys import selection_network
 from trainables.models.build import build, initialise
-from trainables.training.loop import Settings, accuracy, fit
-from trainables.training.randomness import draw_seed, generator
+from trainables.training.loop import Settings, fit, predict
+from trainables.training.randomness import draw_seed, generator, isolated
 
 FAST_LR = 0.2
 """Peak of `schedule: fast`, OneCycle .01 -> .2 -> .001 (CLActive, CoLLAs 2022)."""
 
 
-def start(config: TrialConfig, seed: int, data: Dataset) -> Trajectory:
+@dataclass(frozen=True, slots=True)
+class RoundCost:
+    """Busy seconds of a round: training the selection network, reading the pool with it, choosing among what it read.
+
+    Reading is lazy, so that it counts as `score_s` wherever a strategy asks for it. Validation is no part of it.
+    """
+
+    train_s: float = 0.0
+    score_s: float = 0.0
+    query_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.train_s + self.score_s + self.query_s
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What a round gives: the trajectory after it, how many images it could ask for, and the network's accuracy.
+
+    `val_accuracy` is null where no network was trained, or no images are held out for validation. `cost` is null where
+    asking had ended before.
+    """
+
+    after: Trajectory
+    candidates: int
+    cost: RoundCost | None
+    val_accuracy: float | None = None
+
+
+def start(config: TrialConfig, seed: int, data: Dataset) -> Round:
     """The initial draw: uniform among the images that may be asked for, the same whatever strategy follows.
 
     Raises:
@@ -36,37 +67,32 @@ def start(config: TrialConfig, seed: int, data: Dataset) -> Trajectory:
 
     """
     select = _section(config)
-    pool = _unlabelled(select, seed, data, torch.empty(0, dtype=torch.int64))
+    pool = _unlabelled(select, seed, data, torch.empty(0, dtype=torch.int64), select.initial)
     if len(pool) < select.initial:
-        msg = f"select.initial {select.initial} is more than the {len(pool)} images of the classes that are not locked"
+        msg = f"select.initial {select.initial} is more than the {len(pool)} images of the pool"
         raise InfeasibleError(msg)
     drawn = torch.randperm(len(pool), generator=generator(seed, "query"))[: select.initial]
-    return Trajectory(pool[drawn], (select.initial,), (RoundCost(),))
+    return Round(Trajectory(pool[drawn], (select.initial,)), len(pool), RoundCost())
 
 
-def advance(config: TrialConfig, seed: int, data: Dataset, device: Device, before: Trajectory) -> "Round":
+def advance(config: TrialConfig, seed: int, data: Dataset, device: Device, before: Trajectory) -> Round:
     """One round: train the selection network on what is labelled, and let it ask for `query_sizes[-1]` images.
+
+    Layers that draw from the global random state, such as dropout, find one that depends on the seed and the round.
 
     Raises:
         DivergedError: training diverged, or the network gives scores that are no numbers.
-        InfeasibleError: the strategy needs what the network has not.
+        InfeasibleError: too few images are left, or the strategy needs what the network has not.
 
     """
     if before.stopped:
         return Round(before, 0, None)
-    return _Turn(config, seed, data, device, before).run()
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What a round gives: the trajectory after it, how many candidates there were, and the network's accuracy.
-
-    `val_accuracy` is null where no network was trained, or no images are held out for validation.
-    """
-
-    after: Trajectory
-    candidates: int
-    val_accuracy: float | None
+    turn = _Turn(config, seed, data, device, before)
+    with isolated(draw_seed(generator(seed, "layers", turn.number)), device):
+        try:
+            return turn.run()
+        except DivergedError as error:
+            raise DivergedError(f"round {turn.number} of labelling: {error}{turn.advice}") from error
 
 
 class _Turn:
@@ -79,9 +105,14 @@ class _Turn:
         self.before = before
         self.number = len(before.sizes)
 
+    @property
+    def advice(self) -> str:
+        """No leaf sets the rate of the fast schedule."""
+        return " (of select.schedule fast; with select.schedule train it is train.lr)" if self._fast else ""
+
     def run(self) -> Round:
-        pool = _unlabelled(self.select, self.seed, self.data, self.before.labelled)
         count = self.select.query_sizes[-1]
+        pool = _unlabelled(self.select, self.seed, self.data, self.before.labelled, count)
         if count > len(pool):
             msg = f"round {self.number} asks for {count} images and {len(pool)} are left; see select.query_sizes"
             raise InfeasibleError(msg)
@@ -99,16 +130,29 @@ class _Turn:
         score_s = network.seconds
         if watched is not None:
             train_s, score_s = train_s - watched.seconds, score_s + watched.seconds
-        after = self._labelled(asked, RoundCost(train_s, score_s, query_s), tensors(model) if self._goes_on else {})
+        after = self._labelled(asked, tensors(model) if self._goes_on else {})
+        cost = RoundCost(train_s, score_s, query_s)
         if not len(data.val):
-            return Round(after, len(pool), None)
-        val_accuracy = accuracy(model, data.val, data, device=self.device)
-        return Round(self._plateau(after, val_accuracy), len(pool), val_accuracy)
+            return Round(after, len(pool), cost)
+        val_accuracy = self._validated(model, data)
+        return Round(self._plateau(after, val_accuracy), len(pool), cost, val_accuracy)
 
     def _by_chance(self, pool: Tensor, count: int) -> Round:
         clock = time.perf_counter()
         drawn = torch.randperm(len(pool), generator=self._generator("query"))[:count]
-        return Round(self._labelled(pool[drawn], RoundCost(query_s=time.perf_counter() - clock), {}), len(pool), None)
+        cost = RoundCost(query_s=time.perf_counter() - clock)
+        return Round(self._labelled(pool[drawn], {}), len(pool), cost)
+
+    def _validated(self, model: nn.Module, data: Dataset) -> float:
+        logits = predict(model, self._at_size(data.val), data, device=self.device)
+        if not bool(logits.isfinite().all()):
+            msg = "the logits of validation images are no numbers; try a smaller lr"
+            raise DivergedError(msg)
+        return float((logits.argmax(1) == data.val.labels).float().mean())
+
+    @property
+    def _fast(self) -> bool:
+        return self.select.schedule == "fast"
 
     @property
     def _goes_on(self) -> bool:
@@ -122,12 +166,12 @@ class _Turn:
         return generator(self.seed, stream, self.number)
 
     def _seen_by_network(self) -> Dataset:
-        """The images at the size that the network sees."""
+        """The training images at the size that the network sees."""
+        return replace(self.data, train=self._at_size(self.data.train))
+
+    def _at_size(self, split: Split) -> Split:
         size = self.select.proxy_image_size if self.select.proxy else None
-        if size is None:
-            return self.data
-        train, val = (Split(shrink(part.images, size), part.labels) for part in (self.data.train, self.data.val))
-        return replace(self.data, train=train, val=val)
+        return split if size is None else Split(shrink(split.images, size), split.labels)
 
     def _trained(self, data: Dataset, watched: FlipCounter | None) -> nn.Module:
         """The network after this round's training, from where the last round left it or from scratch."""
@@ -158,17 +202,17 @@ class _Turn:
         return replay(self.before.older, self.before.newest, ratio, self._generator("memory"))
 
     def _settings(self, images: int) -> Settings:
-        train, fast = self.config.train, self.select.schedule == "fast"
+        train = self.config.train
         if self.config.data.augment == "auto":
             msg = "data.augment is open; a stage takes a resolved config (trainables.config.resolve)"
             raise ValueError(msg)
         return Settings(
             epochs=self.select.epochs or train.epochs,
-            lr=FAST_LR if fast else train.lr,
+            lr=FAST_LR if self._fast else train.lr,
             momentum=train.momentum,
             weight_decay=train.weight_decay,
             batch_size=min(train.batch_size, images),
-            schedule="fast" if fast else train.schedule,
+            schedule="fast" if self._fast else train.schedule,
             label_smoothing=train.label_smoothing,
             precision=self._precision,
             augment=self.config.data.augment,
@@ -184,7 +228,6 @@ class _Turn:
             features=self.select.strategy in READ_FEATURES,
             dropout=self.select.dropout,
             flips=watched.flips if watched else None,
-            where=f"round {self.number}",
         )
 
     def _ask(self, network: ReadNetwork, candidates: Tensor, count: int) -> Tensor:
@@ -192,13 +235,12 @@ class _Turn:
         pool = Pool(candidates, labelled, self.data.train.labels[labelled], self.data.classes, network)
         return strategy_of(self.select)(pool, count, self._generator("query"))
 
-    def _labelled(self, asked: Tensor, cost: RoundCost, network: dict[str, Tensor]) -> Trajectory:
+    def _labelled(self, asked: Tensor, network: dict[str, Tensor]) -> Trajectory:
         before = self.before
         return replace(
             before,
             labelled=torch.cat([before.labelled, asked]),
             sizes=(*before.sizes, len(asked)),
-            costs=(*before.costs, cost),
             network=network,
         )
 
@@ -217,17 +259,16 @@ def _section(config: TrialConfig) -> SelectConfig:
     return config.select
 
 
-def _unlabelled(select: SelectConfig, seed: int, data: Dataset, labelled: Tensor) -> Tensor:
+def _unlabelled(select: SelectConfig, seed: int, data: Dataset, labelled: Tensor, count: int) -> Tensor:
     """The images that may be asked for, ascending.
 
     The last `locked_classes` classes of a seeded order are out of reach until a share `unlock_at` of the pool is
-    labelled, or nothing else is left (the class-incremental pools of CLActive).
+    labelled, or the others have fewer than `count` images left (the class-incremental pools of CLActive).
     """
     free = torch.ones(len(data.train), dtype=torch.bool)
     free[labelled] = False
     if select.locked_classes and len(labelled) < select.unlock_at * len(data.train):
         order = torch.randperm(data.classes, generator=generator(seed, "classes"))
-        locked = torch.isin(data.train.labels, order[-select.locked_classes :])
-        if bool((free & ~locked).any()):
-            free &= ~locked
+        unlocked = free & ~torch.isin(data.train.labels, order[-select.locked_classes :])
+        free = unlocked if int(unlocked.sum()) >= count else free
     return free.nonzero().flatten()

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from trainables.models.modes import modes_kept
 # it; on a GPU a batch only has to be large.
 BATCH_BYTES: Mapping[Device, int] = {"cpu": 1 << 21, "cuda": 1 << 27}
 
-CONFIRMED = 2
+CONFIRMED = 8
 """Images of which a rewritten network must say what the network itself says."""
 
 TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-3, "bf16": 0.1}
@@ -30,8 +30,11 @@ TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-3, "bf16": 0.1}
 SHRUNK_TOGETHER = 256
 """Images whose fp32 copy stays in the cache."""
 
-_Network = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From normalised images to logits (N, K) and features (N, D)."""
+_Part = tuple[Tensor, Tensor]
+"""Logits (N, K) and features (N, D) of some images."""
+
+_Network = Callable[[Tensor], _Part]
+"""From normalised images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,9 @@ def read_pool(
     autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
     with modes_kept(placed), torch.no_grad(), autocast:
         fused = fuse(placed, precision, last, features) if device == "cpu" else None
-        if fused is not None:
-            # A layer of a user's own may take nothing but fp32, or contiguous maps; below it gets them.
-            with suppress(RuntimeError):
-                reading = batches.read(fused, features)
-                if batches.confirm(placed, reading.logits, TOLERANCE[precision]):
-                    return _checked(reading, placed, last)
+        begun = None if fused is None else batches.begin(fused)
+        if fused is not None and begun and batches.confirm(placed, begun, TOLERANCE[precision]):
+            return _checked(batches.read(fused, features, begun), placed, last)
         with _shown(placed, last, features) as network:
             return _checked(batches.read(network, features), placed, last)
 
@@ -87,24 +87,36 @@ class _Batches:
     device: Device
     size: int
 
-    def read(self, network: _Network, features: bool) -> Reading:
-        """What `network` says of each image."""
-        parts = [self._part(network, start) for start in range(0, len(self.images), self.size)]
+    def begin(self, twin: _Network) -> list[_Part] | None:
+        """What a rewritten network says of the batches that hold the first images; None where it cannot take them.
+
+        A layer of a user's own may take nothing but fp32, or contiguous maps, which the network as it is gives to it.
+        That shows at once: a later batch has the same shape, and what fails there is told.
+        """
+        with suppress(RuntimeError):
+            return [self._part(twin, start) for start in range(0, min(CONFIRMED, len(self.images)), self.size)]
+        return None
+
+    def read(self, network: _Network, features: bool, begun: Sequence[_Part] = ()) -> Reading:
+        """What `network` says of each image; `begun` are the first batches, where they have been read."""
+        starts = range(len(begun) * self.size, len(self.images), self.size)
+        parts = [*begun, *(self._part(network, start) for start in starts)]
         logits, seen = (torch.cat(column) for column in zip(*parts, strict=True))
         return Reading(logits, seen if features else None)
 
-    def confirm(self, model: nn.Module, logits: Tensor, tolerance: float) -> bool:
-        """Whether `model` in fp32 gives these logits of the first images, up to a share of the largest of them.
+    def confirm(self, model: nn.Module, begun: Sequence[_Part], tolerance: float) -> bool:
+        """Whether `model` in fp32 gives the first logits of `begun`, up to a share of the largest of them.
 
         A graph may say something else than the code that it was taken from: an `x += y` that others see is lost in it.
         """
+        logits = torch.cat([part for part, _ in begun])
         images = normalise(self.images[:CONFIRMED], self.data).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device, enabled=False):
             expected = model(images).float()
         largest = float(expected.abs().nan_to_num(0).max())
         return torch.allclose(logits[:CONFIRMED], expected, rtol=0, atol=tolerance * largest, equal_nan=True)
 
-    def _part(self, network: _Network, start: int) -> tuple[Tensor, Tensor]:
+    def _part(self, network: _Network, start: int) -> _Part:
         """Logits and features of the images from `start`, at most `size`."""
         first = max(0, min(start, len(self.images) - self.size))
         images = normalise(self.images[first : first + self.size].to(self.device), self.data)

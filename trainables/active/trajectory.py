@@ -1,7 +1,7 @@
-"""What a round of labelling leaves to the next: the labelled images in order, what they cost, and the network."""
+"""What a round of labelling leaves to the next: the labelled images in order, and the network."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,30 +18,12 @@ _NETWORK = "network."
 
 
 @dataclass(frozen=True, slots=True)
-class RoundCost:
-    """Busy seconds of a round: training the selection network, reading the pool with it, choosing among what it read.
-
-    Reading is lazy, so that it counts as `score_s` wherever a strategy asks for it. Validation is no part of it.
-    """
-
-    train_s: float = 0.0
-    score_s: float = 0.0
-    query_s: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """All of it."""
-        return self.train_s + self.score_s + self.query_s
-
-
-@dataclass(frozen=True, slots=True)
 class Trajectory:
     """The labelled images after some rounds.
 
     Args:
         labelled: indices into the training images in the order of labelling, int64 (L,).
         sizes: how many each round added, the initial draw first; they sum to L.
-        costs: of each round, that of the initial draw 0.
         network: the selection network's tensors, kept where the next round trains on with them.
         best: the largest validation accuracy of any round.
         stale: how many rounds have passed since.
@@ -51,7 +33,6 @@ class Trajectory:
 
     labelled: Tensor
     sizes: tuple[int, ...]
-    costs: tuple[RoundCost, ...]
     network: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     best: float = 0.0
     stale: int = 0
@@ -73,7 +54,6 @@ def save(trajectory: Trajectory) -> bytes:
     tensors = {_NETWORK + name: tensor.contiguous() for name, tensor in sorted(trajectory.network.items())}
     facts = {
         "sizes": trajectory.sizes,
-        "costs": [[cost.train_s, cost.score_s, cost.query_s] for cost in trajectory.costs],
         "best": trajectory.best,
         "stale": trajectory.stale,
         "stopped": trajectory.stopped,
@@ -104,12 +84,4 @@ def _trajectory(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Traj
         msg = f"{len(labelled)} labelled images in rounds of {list(sizes)}"
         raise ValueError(msg)
     network = {name.removeprefix(_NETWORK): t for name, t in tensors.items() if name.startswith(_NETWORK)}
-    costs = tuple(_cost(seconds) for seconds in facts["costs"])
-    return Trajectory(
-        labelled, sizes, costs, network, float(facts["best"]), int(facts["stale"]), bool(facts["stopped"])
-    )
-
-
-def _cost(seconds: Sequence[float]) -> RoundCost:
-    train_s, score_s, query_s = map(float, seconds)
-    return RoundCost(train_s, score_s, query_s)
+    return Trajectory(labelled, sizes, network, float(facts["best"]), int(facts["stale"]), bool(facts["stopped"]))
