@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -107,6 +108,18 @@ def test_a_failed_stage_takes_its_descendants_with_it() -> None:
     closed = schedule.finish(record(stages[0], "failed"))
     assert sorted(closed) == sorted(stage.key for stage in stages[1:])
     assert schedule.finished
+
+
+def test_a_failure_at_the_root_closes_a_chain_longer_than_python_may_recurse() -> None:
+    root = forest(1, [0.4])[0]
+    chain = [root]
+    for number in range(5 * sys.getrecursionlimit()):
+        chain.append(dataclasses.replace(root, key=f"round {number}", parent=chain[-1].key))
+    schedule = Schedule(chain, {}, Estimator(), 1)
+    schedule.take()
+    assert schedule.finish(record(root, "failed")) == [stage.key for stage in chain[1:]]
+    assert schedule.finished
+    assert schedule.open_seconds == pytest.approx(0, abs=1e-6)
 
 
 def test_what_a_dead_worker_held_is_handed_out_again_and_fails_when_it_happens_too_often() -> None:

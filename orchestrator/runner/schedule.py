@@ -162,10 +162,13 @@ class Schedule:
 
     def _close_descendants(self, key: str) -> list[str]:
         closed: list[str] = []
-        for child in self._children[key]:
-            if child.key in self._open:
-                self._close(child.key)
-                closed += [child.key, *self._close_descendants(child.key)]
+        above = [key]
+        while above:
+            below = [child.key for child in self._children[above.pop()] if child.key in self._open]
+            for child in below:
+                self._close(child)
+            closed += below
+            above += below
         return closed
 
     def _remaining_paths(self) -> dict[str, float]:
