@@ -82,7 +82,10 @@ def images_seen(stage: Stage) -> int:
 
 
 def _selecting_images(config: TrialConfig, pool: int) -> int:
-    """Images of a round: those it trains on each epoch, and a third of those it only reads."""
+    """Images of a round: those it trains on each epoch, and a third of those it only reads.
+
+    `forgetting` reads the whole pool after each epoch.
+    """
     select = config.select
     if select is None or not select.trains() or not select.query_sizes:
         return 0
@@ -90,8 +93,10 @@ def _selecting_images(config: TrialConfig, pool: int) -> int:
     labelled = select.budget - asked
     newest = select.query_sizes[-2] if len(select.query_sizes) > 1 else select.initial
     seen = labelled if replayed is None else min(labelled, round((1 + replayed) * newest))
+    epochs = select.epochs or config.train.epochs
     read = min(pool - labelled, select.pool_cap or pool)
-    return seen * (select.epochs or config.train.epochs) + read // 3
+    watched = epochs * pool if select.strategy == "forgetting" else 0
+    return seen * epochs + (read + watched) // 3
 
 
 class Estimator:

@@ -18,7 +18,7 @@ from trainables.data.identify import described, facts_of, place
 from trainables.data.labels import read_labels
 from trainables.data.pictures import told_faults
 from trainables.errors import DataError
-from trainables.keys import STAGE_VERSIONS, selection_network
+from trainables.keys import STAGE_VERSIONS, selecting
 from trainables.model_names import is_code
 
 if TYPE_CHECKING:
@@ -147,20 +147,14 @@ def settings_of(desk: Desk) -> dict[str, Any]:
     config, select = desk.config, desk.select
     shape: dict[str, Any] = {"select": select.model_dump(mode="json", exclude={"budget", "query_sizes"})}
     shape["data"] = config.data.model_dump(mode="json", include={"classes", "channels", "image_size", "augment"})
-    if select.trains():
-        unread = {"lr", "schedule"} if select.schedule == "fast" else set[str]()
-        unread |= {"epochs"} if select.epochs else set()
-        own = config.model_copy(update={"select": select})
-        shape["model"] = selection_network(own).model_dump(mode="json", exclude_none=True)
-        shape["train"] = config.train.model_dump(mode="json", exclude=unread)
+    shape |= selecting(config.model_copy(update={"select": select}), exclude_defaults=False)
     leaves = {f"{section}.{leaf}": value for section, part in shape.items() for leaf, value in part.items()}
     return leaves | {"seed": desk.seed, "device": desk.device, "version of select": STAGE_VERSIONS["select"]}
 
 
 def query_sizes(select: SelectConfig, rounds: int) -> tuple[int, ...]:
     """What each of the first rounds after the initial draw asks for."""
-    sizes = select.query_sizes
-    return tuple(sizes[min(number, len(sizes) - 1)] for number in range(rounds))
+    return tuple(select.query_size(number) for number in range(rounds))
 
 
 def refuse_changes(desk: Desk, stored: StoredRound) -> None:

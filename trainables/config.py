@@ -26,6 +26,9 @@ Runtime = Literal["openvino", "onnxruntime", "packed"]
 # machine: there the answer would be noise, and with it every key of a study.
 SMALLEST_PROBED_IMAGE = 16
 
+MAX_ROUNDS = 2000
+"""Rounds of one trajectory: each is a stage with a record, a stored trajectory and all query sizes up to its own."""
+
 
 class TrainConfig(Section):
     """How the dense network is trained."""
@@ -300,9 +303,13 @@ class TrialConfig(Section):
         if select.budget > pool:
             msg = f"select.budget {select.budget} is more than the {pool} training images of the pool"
             raise ValueError(msg)
-        if (reached := select.initial + sum(select.rounds())) > pool:
-            left = pool - reached + select.rounds()[-1]
-            msg = f"select.query_sizes: the last round asks for {select.rounds()[-1]} images and {left} are left"
+        sizes = select.rounds()
+        if len(sizes) > MAX_ROUNDS:
+            msg = f"select.query_sizes: {len(sizes):,} rounds to the budget; at most {MAX_ROUNDS:,}: ask for more a"
+            raise ValueError(msg + " round")
+        if (reached := select.initial + sum(sizes)) > pool:
+            left = pool - reached + sizes[-1]
+            msg = f"select.query_sizes: the last round asks for {sizes[-1]} images and {left} are left"
             raise ValueError(msg + f" of the {pool}; ask for fewer a round")
         return self
 

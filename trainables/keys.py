@@ -131,17 +131,20 @@ def _own_select(stage: Stage) -> dict[str, Any]:
     if stage.parent is not None:
         return {"round": len(select.query_sizes), "query": select.query_sizes[-1]}
     shape = select.model_dump(exclude_defaults=True, exclude={"budget", "query_sizes"})
-    network = _selecting(config, select) if select.trains() else {}
+    network = selecting(config, exclude_defaults=True)
     return {"data": _data(config), "select": shape | {"strategy": select.strategy}, **network, "device": stage.device}
 
 
-def _selecting(config: TrialConfig, select: SelectConfig) -> dict[str, Any]:
-    """The network that selects, and those leaves of `train` that its training reads."""
+def selecting(config: TrialConfig, *, exclude_defaults: bool) -> dict[str, dict[str, Any]]:
+    """Leaves of the network that selects and, of `train`, those that its training reads; none where none is trained."""
+    select = _select_of(config)
+    if not select.trains():
+        return {}
     unread = {"lr", "schedule"} if select.schedule == "fast" else set[str]()
     unread |= {"epochs"} if select.epochs else set()
     return {
-        "model": selection_network(config).model_dump(exclude_defaults=True),
-        "train": config.train.model_dump(exclude_defaults=True, exclude=unread),
+        "model": selection_network(config).model_dump(exclude_defaults=exclude_defaults),
+        "train": config.train.model_dump(exclude_defaults=exclude_defaults, exclude=unread),
     }
 
 

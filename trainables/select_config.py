@@ -82,9 +82,15 @@ class SelectConfig(Section):
         """As many labels, drawn at random from the same pool."""
         return self.model_copy(update={"strategy": "random", "patience": None}).canonical()
 
+    def query_size(self, number: int) -> int:
+        """Labels asked in round `number`, counted from 0 after the initial draw."""
+        return self.query_sizes[min(number, len(self.query_sizes) - 1)]
+
     def rounds(self) -> tuple[int, ...]:
         """Labels asked in each round after the initial draw, up to the one that reaches the budget, which is whole."""
         sizes: list[int] = []
-        while self.initial + sum(sizes) < self.budget:
-            sizes.append(self.query_sizes[min(len(sizes), len(self.query_sizes) - 1)])
+        labels = self.initial
+        while labels < self.budget:
+            sizes.append(self.query_size(len(sizes)))
+            labels += sizes[-1]
         return tuple(sizes)
