@@ -26,6 +26,9 @@ class Method:
         """What a step minimises, a scalar: the task's loss `task`, or it and more.
 
         `images` (N, C, H, W) are the step's, normalised; `logits` (N, classes) what `model` gave for them.
+
+        On a GPU the first two steps of each epoch call this; a third call is recorded, and replayed from then on. What
+        Python decides in it is decided then, so it may not count calls; `after_step` is called after every step.
         """
         return task
 

@@ -33,7 +33,11 @@ class Hooks(Protocol):
         ...
 
     def loss(self, model: nn.Module, images: Tensor, logits: Tensor, task: Tensor) -> Tensor:
-        """What a step minimises, given the task's loss; on a GPU called once an epoch and recorded."""
+        """What a step minimises, given the task's loss.
+
+        On a GPU the first two steps of each epoch call it; a third call is recorded, and replayed from then on. What
+        Python decides in it is decided then, so it may not count calls.
+        """
         ...
 
     def after_step(self, model: nn.Module) -> None:
