@@ -367,6 +367,61 @@ def test_a_network_that_cannot_take_the_faster_form_is_simply_run() -> None:
     assert close(read(model, data)[0], predict(model, data.train, data))
 
 
+class Twin:
+    """In the place of a rewritten network: says what `model` says, but for what a test spoils."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.calls = 0
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        self.calls += 1
+        logits = self.spoilt(self.model(images))
+        return logits, logits
+
+    def spoilt(self, logits: Tensor) -> Tensor:
+        return logits
+
+
+class SecondBatch(Twin):
+    def spoilt(self, logits: Tensor) -> Tensor:
+        if self.calls == 2:
+            raise RuntimeError("a fault of the rewritten network")
+        return logits
+
+
+def twinned(monkeypatch: pytest.MonkeyPatch, twin: type[Twin], images: int) -> Dataset:
+    """A pool that is read with a `twin` in batches of so many images."""
+    data = pool(24, size=8)
+    monkeypatch.setattr("trainables.active.scoring.fuse", lambda model, *_: twin(model))
+    monkeypatch.setattr("trainables.active.scoring.BATCH_BYTES", {"cpu": images * 4 * 8 * 8 * 8})
+    return data
+
+
+@pytest.mark.parametrize("images", [4, 12])
+def test_eight_images_are_read_twice_and_compared(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+    class Eighth(Twin):
+        def spoilt(self, logits: Tensor) -> Tensor:
+            return torch.cat([logits[:7], logits[7:] + 1]) if images > 7 else logits + (self.calls == 2)
+
+    data, model = twinned(monkeypatch, Eighth, images), network()
+    found = read_pool(model, data.train.images, data, precision="fp32", device="cpu", features=False)
+    assert close(found.logits, predict(model, data.train, data))
+
+
+@pytest.mark.usefixtures("rewritten")
+def test_a_rewritten_network_that_says_the_same_is_used_for_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = twinned(monkeypatch, Twin, 4), network()
+    found = read_pool(model, data.train.images, data, precision="fp32", device="cpu", features=False)
+    assert close(found.logits, predict(model, data.train, data))
+
+
+def test_a_rewritten_network_that_fails_after_it_was_confirmed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = twinned(monkeypatch, SecondBatch, 12), network()
+    with pytest.raises(RuntimeError, match="a fault of the rewritten network"):
+        read_pool(model, data.train.images, data, precision="fp32", device="cpu", features=False)
+
+
 def test_a_network_without_a_last_linear_layer_has_no_features() -> None:
     model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     data = pool(5)
