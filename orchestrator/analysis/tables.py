@@ -87,7 +87,8 @@ _MEASURED = (
         "max",
         True,
         "double",
-        "`accuracy` with as many labels drawn by chance, all other settings equal, same seed; null without `select`",
+        "`accuracy` with as many labels drawn by chance, all other settings equal, same seed; null without `select` "
+        "and where asking ended early, with fewer labels than chance has: it asks for the whole budget",
     ),
     Column(
         "all_labels_accuracy",
@@ -179,7 +180,8 @@ _MEASURED = (
         "min",
         True,
         "int64",
-        "labelled images used, fewer than `select.budget` where asking ended early; null without `select`",
+        "labelled images used, fewer than `select.budget` where asking ended early; validation images, labelled too, "
+        "are not counted; null without `select`",
     ),
     Column(
         "select_s",
