@@ -30,6 +30,8 @@ from trainables.keys import PathFinder
 
 walk = os.walk
 
+COPIES = "the same image, which training takes once"
+
 
 def rows(*splits: Split) -> Counter[tuple[bytes, int]]:
     """Images with their labels, whatever their order."""
@@ -309,6 +311,8 @@ def test_one_image_in_two_classes_or_on_both_sides_is_refused(root: Path) -> Non
     assert refused(root)[1:-1] == [
         "  ant/3.png and cat/again.png: the same image in two classes, ant and cat; remove one"
     ]
+    (root / "images/cat/again.png").unlink()
+    assert refused(root)[1:-1] == [f"  bee/1.png and bee/twin.png: {COPIES}; remove one"]
     sides = root / "sides" / "images"
     shutil.copytree(root / "images/ant", sides / "train/a")
     write_classes(sides / "train", {"b": 3}, first=100)
@@ -317,6 +321,29 @@ def test_one_image_in_two_classes_or_on_both_sides_is_refused(root: Path) -> Non
     assert refused(root / "sides")[1:-1] == [
         "  test/a/x.png and train/a/0.png: the same image for testing and for training; remove one"
     ]
+    (sides / "test/a/x.png").unlink()
+    shutil.copy(sides / "train/a/0.png", sides / "train/a/x.png")
+    assert refused(root / "sides")[1:-1] == [f"  train/a/0.png and train/a/x.png: {COPIES}; remove one"]
+
+
+def test_copies_may_be_labelled_and_not_trained_on(tmp_path: Path) -> None:
+    folder = write_listed(tmp_path / "images", {f"{i}.png": "ab"[i % 2] for i in range(40)}, 40)
+    with (folder / "labels.csv").open("a") as labels:
+        labels.write("again.png,a\n")
+    shutil.copy(folder / "4.png", folder / "again.png")
+    lines = refused(tmp_path, labels="labels.csv")
+    assert lines[1:-1] == [f"  4.png and again.png: {COPIES}; remove one, and its row in labels.csv"]
+    config = DataConfig(name="imagefolder", folder="images", labels="labels.csv", image_size=8, channels=1)
+    with pytest.raises(DataError, match=r"4\.png and again\.png: the same image"):
+        read_folder(config, tmp_path)
+    assert len(read_folder(config, tmp_path, partly_labelled=True).paths) == 41
+
+
+def test_a_name_without_a_dot_has_no_suffix(root: Path) -> None:
+    before = fingerprint(root / "images")
+    for name in ("png", "JPG", "heic"):
+        (root / "images/ant" / name).write_text("no image")
+    assert fingerprint(root / "images") == before
 
 
 def test_every_image_that_cannot_be_decoded_is_named(root: Path) -> None:

@@ -1,4 +1,7 @@
-"""The decoded images of a folder in one file, mapped into memory. Needs no tensor library.
+"""The decoded images of a folder in one file. Needs no tensor library.
+
+The file saves decoding, not memory: it is mapped, but read whole to check it, and `trainables.data.load` gathers the
+images of each split from the map, so that a trial holds a copy of all of them.
 
 A file holds the pixels, uint8 (N, C, size, size), then the SHA-256 of its shape and pixels (32 bytes). It is written
 whole or not at all, and one that is not what was written is written anew.

@@ -188,7 +188,11 @@ def _beside(folder: Path, listed: Iterable[str], depth: int) -> list[str]:
 
 
 def _refuse_same_image(images: Iterable[ImageFile], names: Mapping[str, str | None], *, sides: bool) -> None:
-    """One image cannot be of two classes, nor be trained on and tested with."""
+    """One image cannot be of two classes, nor be trained on and tested with.
+
+    Other copies are refused where they would be trained on, by `trainables.data.identify.refuse_untrainable`: while a
+    person labels the images they do no harm.
+    """
     first: dict[str, str] = {}
     faults: list[str] = []
     for image in images:

@@ -84,7 +84,10 @@ def described(data: DataConfig, found: FolderFacts) -> DataConfig:
 
 
 def refuse_untrainable(found: FolderFacts, data: DataConfig) -> None:
-    """Every image must have a label, and every class images to train on.
+    """Every image must be there once and have a label, and every class must have images to train on.
+
+    Copies would fall on different sides of the splits for testing and validation, which would then be too easy. Files
+    are copies where their bytes are equal; one that was saved anew is not noticed.
 
     Raises:
         DataError: it is not so.
@@ -97,6 +100,7 @@ def refuse_untrainable(found: FolderFacts, data: DataConfig) -> None:
             f"{found.unlabelled} of {len(found.images)} images have no label in {data.labels} ({first} and so on); "
             "training needs all of them: label them, or move them elsewhere"
         )
+    faults += _copies(found, data)
     if len(found.classes) < 2:
         faults.append(f"one class only ({', '.join(found.classes) or 'none'}); a classifier needs two")
     training = found.counts(for_test=False)
@@ -105,3 +109,10 @@ def refuse_untrainable(found: FolderFacts, data: DataConfig) -> None:
         faults.append("no image is for testing; raise data.test_share, or make folders train and test")
     if faults:
         raise DataError(advice(found.folder, faults))
+
+
+def _copies(found: FolderFacts, data: DataConfig) -> list[str]:
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(image.sha256, image.path), image.path) for image in found.images]
+    advice = f"remove one, and its row in {data.labels}" if data.labels else "remove one"
+    return [f"{one} and {two}: the same image, which training takes once; {advice}" for one, two in pairs if one != two]

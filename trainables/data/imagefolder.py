@@ -16,8 +16,8 @@ from trainables.data.splits import Split
 class FolderImages:
     """All images of a folder, sorted by path.
 
-    `images` are uint8 (N, C, size, size), mapped from the cached file; `labels` int64 (N,), `NO_LABEL` (-1) where an
-    image has none yet; `for_test` bool (N,). `paths` are relative to the folder.
+    `images` are uint8 (N, C, size, size), mapped from the cached file, and copied where some are gathered; `labels`
+    int64 (N,), `NO_LABEL` (-1) where an image has none yet; `for_test` bool (N,). `paths` are relative to the folder.
     """
 
     paths: tuple[str, ...]
@@ -53,6 +53,8 @@ def read_folder(config: DataConfig, root: Path, *, partly_labelled: bool = False
 
 def read(config: DataConfig, root: Path) -> tuple[Split, Tensor, Split]:
     """(all images, which of them are no test images, the test images).
+
+    The test images are a copy; what is gathered from the others is one too.
 
     Raises:
         DataError: as in `read_folder`.

@@ -47,7 +47,7 @@ def list_images(folder: Path) -> dict[str, os.stat_result]:
             inner = Path(place).relative_to(folder).as_posix()
             prefix = "" if inner == "." else f"{inner}/"
             for name in names:
-                suffix = f".{name.rpartition('.')[2].lower()}"
+                suffix = "".join(name.rpartition(".")[1:]).lower()
                 if name.startswith("."):
                     continue
                 if suffix in SUFFIXES:
