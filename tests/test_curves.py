@@ -393,6 +393,23 @@ def test_savings_of_the_mean_curves() -> None:
     assert (found["mean"], found["labels_against"], found["n"]) == (pytest.approx(0.3), pytest.approx(150), 2)
 
 
+def test_savings_compare_the_same_seeds_while_a_study_is_unfinished() -> None:
+    """Seed 1 is easier: a mean over other seeds would be another height. Both curves lack some of its points."""
+    df = frame(
+        rows("random", {100: 0.1, 200: 0.2, 300: 0.3}, seed=0), rows("random", {100: 0.5, 300: 0.7}, seed=1),
+        rows("margin", {100: 0.2, 200: 0.25}, seed=0), rows("margin", {100: 0.6}, seed=1),
+        rows("margin", {100: 0.9}, seed=2),
+    )  # fmt: skip
+    found = curves.savings(df)
+    assert found["n"].tolist() == [2, 1]
+    assert found["mean"].tolist() == [pytest.approx(0.4), 0.25]
+    assert found["labels_against"].tolist() == [pytest.approx(200), pytest.approx(250)]
+    alone = curves.savings(df[(df["seed"] == 2) | (df["select.strategy"] == "random")]).iloc[0]
+    assert (alone["n"], alone["mean"], alone["unknown"]) == (1, 0.9, "seeds")
+    apart = df[(df["select.strategy"] == "margin") | ((df["seed"] == 0) == (df["labels"] == 100))]
+    assert curves.savings(apart)["unknown"].tolist() == ["seeds", "above"]
+
+
 def test_another_strategy_may_be_the_measure_with_its_own_network() -> None:
     proxies: list[dict[str, Any]] = [{"select.proxy": "resnet8"}, {"select.proxy": "resnet14"}]
     df = frame(

@@ -112,6 +112,9 @@ def savings(df: pd.DataFrame, value: str = "accuracy", against: str = RANDOM, by
     fewer labels. Where the curve of `against` rises and falls, its first crossing counts: that is what was
     measured, unsmoothed, and a lucky early point of `against` can only make the saving smaller.
 
+    All means of a row are over the same seeds: those of the point that `against` has too. Points of `against` that lack
+    one of them take no part, so that in an unfinished study a saving may be unknown, and is never that of other seeds.
+
     The curve of `against` is that of the same setting: equal in `by`, but that a leaf of `select` which is null for
     `against` may have any value; among several the one with the most equal leaves.
 
@@ -123,8 +126,9 @@ def savings(df: pd.DataFrame, value: str = "accuracy", against: str = RANDOM, by
 
     Returns:
         One row per curve, but for those of `against` and all labels, and number of labels: the columns of `by`,
-        `labels`, `mean`, `n`, `labels_against`, `saved`, `unknown`. Where `saved` is null `unknown` says why: the mean
-        is `above` all of the curve of `against`, or `below` its beginning, or that curve is `absent`.
+        `labels`, `mean`, `n` (seeds behind the row's means), `labels_against`, `saved`, `unknown`. Where `saved` is
+        null `unknown` says why: the mean is `above` all of the curve of `against`, or `below` its beginning, or that
+        curve is `absent`, or no point of it has these `seeds`.
 
     Raises:
         TableError: as `curve`; also no row of `against`.
@@ -142,11 +146,10 @@ def savings(df: pd.DataFrame, value: str = "accuracy", against: str = RANDOM, by
         if points.curves[STRATEGY].iloc[i] in (against, ALL_LABELS):
             continue
         other = _counterpart(points, i, others)
-        line = None if other is None else _means(points, other)
+        theirs = None if other is None else _by_labels(points, other)
         for labels, seeds in _by_labels(points, i):
-            mean = _mean(seeds)
             keys.append(i)
-            found.append({"labels": labels, "mean": mean, "n": len(seeds)} | _saving(labels, mean, line))
+            found.append({"labels": labels} | _saving(labels, seeds, theirs))
     return _framed(points, keys, found, ["labels", "mean", "n", "labels_against", "saved", "unknown"])
 
 
@@ -182,9 +185,10 @@ def _by_labels(points: Points, number: int) -> list[tuple[float, pd.DataFrame]]:
     return [(float(seeds["labels"].iloc[0]), seeds) for seeds in groups]
 
 
-def _means(points: Points, number: int) -> Floats:
-    """Labels and means over the seeds of a curve, shape (points, 2), labels ascending."""
-    return np.array([(labels, _mean(seeds)) for labels, seeds in _by_labels(points, number)])
+def _line(curve: Sequence[tuple[float, pd.DataFrame]], seeds: frozenset[int]) -> Floats:
+    """Labels and means over these seeds at the points of a curve that have them all, shape (points, 2)."""
+    having = [(labels, rows.loc[rows["seed"].isin(seeds)]) for labels, rows in curve]
+    return np.array([(labels, _mean(rows)) for labels, rows in having if len(rows) == len(seeds)])
 
 
 def _mean(seeds: pd.DataFrame) -> float:
@@ -224,9 +228,18 @@ def _counterpart(points: Points, number: int, others: Sequence[int]) -> int | No
     return best[1] if best else None
 
 
-def _saving(labels: float, mean: float, line: Floats | None) -> dict[str, object]:
-    needed, unknown = (math.nan, "absent") if line is None else first_crossing(line, mean)
-    return {"labels_against": needed, "saved": 1 - labels / needed, "unknown": unknown}
+def _saving(
+    labels: float, own: pd.DataFrame, against: Sequence[tuple[float, pd.DataFrame]] | None
+) -> dict[str, object]:
+    theirs = frozenset(seed for _, rows in against or () for seed in rows["seed"])
+    shared = theirs & frozenset(own["seed"])
+    line = _line(against, shared) if against and shared else np.empty((0, 2))
+    compared = own.loc[own["seed"].isin(shared)] if len(line) else own
+    mean = _mean(compared)
+    lacking = (math.nan, "absent" if against is None else "seeds")
+    needed, unknown = first_crossing(line, mean) if len(line) else lacking
+    saved: dict[str, object] = {"labels_against": needed, "saved": 1 - labels / needed, "unknown": unknown}
+    return {"mean": mean, "n": len(compared)} | saved
 
 
 def first_crossing(line: npt.NDArray[np.float64], height: float) -> tuple[float, str | None]:
