@@ -57,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors", "spec", "search", "trainables.config", "trainables.keys", "trainables.model_names",
     },
     "orchestrator.sources": {"errors", "trainables.errors", "trainables.sources"},
-    "orchestrator.durable": set(),
+    "orchestrator.durable": {"trainables.data.whole"},
     "orchestrator.ledger": {"errors", "durable"},
     "orchestrator.artifacts": {"errors", "durable"},
 }  # fmt: skip

@@ -61,7 +61,7 @@ class PathFinder:
 
     def _selection(self, config: TrialConfig, seed: int) -> tuple[Stage, ...]:
         """The initial draw and the rounds up to the one that reaches the budget, all on one chain per trajectory."""
-        select = _select_of(config)
+        select = select_of(config)
         sizes = select.rounds()
         trajectory = select.model_copy(update={"budget": 0, "query_sizes": ()})
         identity = (config.data, trajectory, select.query_sizes, config.model, config.train, seed)
@@ -114,11 +114,17 @@ def _keyed(kind: StageKind, config: TrialConfig, parent: str | None, seed: int, 
 
 def selection_network(config: TrialConfig) -> ModelConfig:
     """The network that chooses the images to label: the proxy, or the model itself."""
-    select = _select_of(config)
+    select = select_of(config)
     return ModelConfig(name=select.proxy, width=select.proxy_width) if select.proxy else config.model
 
 
-def _select_of(config: TrialConfig) -> SelectConfig:
+def select_of(config: TrialConfig) -> SelectConfig:
+    """The section `select` of a trial that has one.
+
+    Raises:
+        ValueError: it has none.
+
+    """
     if config.select is None:
         msg = "a select stage needs a select section"
         raise ValueError(msg)
@@ -127,7 +133,7 @@ def _select_of(config: TrialConfig) -> SelectConfig:
 
 def _own_select(stage: Stage) -> dict[str, Any]:
     """The initial draw owns all that shapes the trajectory; a later round only its number and what it asks."""
-    config, select = stage.config, _select_of(stage.config)
+    config, select = stage.config, select_of(stage.config)
     if stage.parent is not None:
         return {"round": len(select.query_sizes), "query": select.query_sizes[-1]}
     shape = select.model_dump(exclude_defaults=True, exclude={"budget", "query_sizes"})
@@ -137,7 +143,7 @@ def _own_select(stage: Stage) -> dict[str, Any]:
 
 def selecting(config: TrialConfig, *, exclude_defaults: bool) -> dict[str, dict[str, Any]]:
     """Leaves of the network that selects and, of `train`, those that its training reads; none where none is trained."""
-    select = _select_of(config)
+    select = select_of(config)
     if not select.trains():
         return {}
     unread = {"lr", "schedule"} if select.schedule == "fast" else set[str]()

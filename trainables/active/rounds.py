@@ -19,7 +19,7 @@ from trainables.active.trajectory import Trajectory
 from trainables.config import Device, Precision, SelectConfig, TrialConfig
 from trainables.data.load import Dataset, Split
 from trainables.errors import DivergedError, InfeasibleError
-from trainables.keys import selection_network
+from trainables.keys import select_of, selection_network
 from trainables.models.build import build, initialise
 from trainables.training.loop import Settings, fit, predict
 from trainables.training.randomness import draw_seed, generator, isolated
@@ -66,7 +66,7 @@ def start(config: TrialConfig, seed: int, data: Dataset) -> Round:
         InfeasibleError: there are fewer.
 
     """
-    select = _section(config)
+    select = select_of(config)
     pool = _unlabelled(select, seed, data, torch.empty(0, dtype=torch.int64), select.initial)
     if len(pool) < select.initial:
         msg = f"select.initial {select.initial} is more than the {len(pool)} images of the pool"
@@ -98,7 +98,7 @@ def advance(config: TrialConfig, seed: int, data: Dataset, device: Device, befor
 class _Turn:
     def __init__(self, config: TrialConfig, seed: int, data: Dataset, device: Device, before: Trajectory) -> None:
         self.config = config
-        self.select = _section(config)
+        self.select = select_of(config)
         self.seed = seed
         self.data = data
         self.device: Device = device
@@ -250,13 +250,6 @@ class _Turn:
             return replace(after, best=val_accuracy, stale=0)
         stale = after.stale + 1
         return replace(after, stale=stale, stopped=self.select.patience is not None and stale >= self.select.patience)
-
-
-def _section(config: TrialConfig) -> SelectConfig:
-    if config.select is None:
-        msg = "a select stage needs a select section"
-        raise ValueError(msg)
-    return config.select
 
 
 def _unlabelled(select: SelectConfig, seed: int, data: Dataset, labelled: Tensor, count: int) -> Tensor:

@@ -17,7 +17,7 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        # Not tempfile: its files are for their owner alone, and a data root may be shared.
+        # Not tempfile: its files are for their owner alone, and a data root or a results folder may be shared.
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             for part in parts:
                 file.write(part)
