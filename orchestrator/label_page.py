@@ -28,15 +28,17 @@ MARK = '<meta name="generator" content="orchestrator label">'
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.4 system-ui, sans-serif; }
 body { margin: 0; background: Canvas; color: CanvasText; }
-header { position: sticky; top: 0; padding: .6rem 1rem; background: Canvas; border-bottom: 1px solid GrayText; }
-h1 { font-size: 1.1rem; margin: 0; }
+header { padding: .6rem 1rem 0; }
+h1 { font-size: 1.1rem; margin: 0; overflow-wrap: anywhere; }
 p { margin: .2rem 0; }
-header div { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; }
+nav { position: sticky; top: 0; z-index: 1; display: flex; gap: .5rem 1rem; align-items: center; padding: .5rem 1rem;
+  min-height: 3rem; background: Canvas; border-bottom: 1px solid GrayText; }
+output { overflow-wrap: anywhere; min-width: 0; }
 button { font: inherit; padding: .3rem .9rem; }
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: .8rem;
   padding: 1rem; }
-fieldset { min-width: 0; margin: 0; border: 1px solid GrayText; border-radius: .4rem; scroll-margin: 8rem 0 1rem; }
-fieldset:focus-within { outline: 3px solid Highlight; }
+fieldset { min-width: 0; margin: 0; border: 1px solid GrayText; border-radius: .4rem; scroll-margin: 6rem 0 1rem; }
+fieldset:focus-within { outline: 3px solid light-dark(#1a5fd0, #8ab4ff); }
 fieldset:has(input:checked) { border-color: CanvasText; border-style: double; border-width: 3px; }
 legend { overflow-wrap: anywhere; font-size: .85rem; }
 img { display: block; width: 100%; height: 14rem; object-fit: contain;
@@ -51,44 +53,66 @@ _SCRIPT = """
 "use strict";
 const cards = [...document.querySelectorAll("fieldset")];
 const state = document.querySelector("output");
+const save = document.querySelector("button");
 const chosen = card => card.querySelector("input:checked");
+const answered = [];
 let saved = true;
 function tell() {
   const done = cards.filter(chosen).length;
-  state.textContent = `${done} of ${cards.length} labelled`;
+  const where = saved && done ? `, saved as ${save.dataset.name}` : "";
+  state.textContent = `${done} of ${cards.length} labelled${where}`;
 }
+function changed(isSaved) { saved = isSaved; tell(); }
 function enter(card) {
-  (chosen(card) || card.querySelector("input")).focus();
+  if (!card) return save.focus();
+  (chosen(card) || card.querySelector("input")).focus({ preventScroll: true });
   card.scrollIntoView({ block: "nearest" });
 }
 function cell(text) { return /[",\\r\\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text; }
-document.addEventListener("change", () => { saved = false; tell(); });
+function byKey(card, key) {
+  const inputs = [...card.querySelectorAll("input")].filter(one => one.dataset.key);
+  const alike = inputs.filter(one => one.dataset.key.toLowerCase() === key.toLowerCase());
+  return inputs.find(one => one.dataset.key === key) || (alike.length === 1 ? alike[0] : undefined);
+}
+function choose(card, input) {
+  input.checked = true;
+  answered.push(card);
+  enter(cards.slice(cards.indexOf(card) + 1).find(one => !chosen(one)));
+}
+function takeBack(card) {
+  chosen(card).checked = false;
+  enter(card);
+}
+document.addEventListener("change", event => {
+  answered.push(event.target.closest("fieldset"));
+  changed(false);
+});
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const card = event.target.closest("fieldset") || cards.find(one => !chosen(one));
-  if (!card) return;
-  const input = [...card.querySelectorAll("input")].find(one => one.dataset.key === event.key);
+  const here = event.target.closest("fieldset");
+  const card = here || cards.find(one => !chosen(one));
+  const input = card && byKey(card, event.key);
+  const last = here && chosen(here) ? here : answered.findLast(chosen);
   if (input) {
-    input.checked = true;
-    enter(cards[cards.indexOf(card) + 1] || card);
-  } else if (event.key === "Backspace" && chosen(card)) {
-    chosen(card).checked = false;
+    choose(card, input);
+  } else if (event.key === "Backspace" && last) {
+    takeBack(last);
   } else {
     return;
   }
   event.preventDefault();
-  saved = false;
-  tell();
+  changed(false);
 });
-document.querySelector("button").addEventListener("click", event => {
+save.addEventListener("click", () => {
   const rows = cards.map(card => `${cell(card.dataset.file)},${cell(chosen(card) ? chosen(card).value : "")}\\n`);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob(["file,label\\n", ...rows], { type: "text/csv" }));
-  link.download = event.target.dataset.name;
+  link.download = save.dataset.name;
   link.click();
-  saved = true;
+  changed(true);
 });
 addEventListener("beforeunload", event => { if (!saved) event.preventDefault(); });
+cards[0]?.querySelector("input").focus({ preventScroll: true });
 tell();
 """.strip()
 
@@ -108,11 +132,11 @@ _PAGE = """<!doctype html>
 <body>
 <header>
 <h1>{title}</h1>
-<p>The key beside a class chooses it and goes to the next image, Backspace takes it back, Tab moves on. What is left
-open can be answered later.</p>
-<div><button type="button" data-name="{name}">Save answers</button> <output aria-live="polite"></output></div>
+<p>The key of a class chooses it and moves on, after the last image to the button. Backspace takes the last choice back,
+Tab passes an image over. What is left open can be answered later.</p>
 <noscript><p>This page needs JavaScript; the CSV can be filled in by hand as well.</p></noscript>
 </header>
+<nav><button type="button" data-name="{name}">Save answers</button> <output aria-live="polite"></output></nav>
 <main>
 {cards}
 </main>
@@ -164,8 +188,9 @@ def _card(number: int, file: str, source: str, small: bool, classes: Sequence[st
 def _choices(number: int, classes: Sequence[str]) -> Iterator[str]:
     for name, key in zip_longest(classes, keys(classes)):
         shown = escape(name)
-        typed, told = (f' data-key="{key}"', f"<kbd>{key}</kbd> ") if key else ("", "")
-        yield f'<label><input type="radio" name="image-{number}" value="{shown}"{typed}> {told}{shown}</label>'
+        typed = f' data-key="{key}"' if key else ""
+        told = f"<kbd>{key}</kbd>" if key == name else f"<kbd>{key}</kbd> {shown}" if key else shown
+        yield f'<label><input type="radio" name="image-{number}" value="{shown}"{typed}> {told}</label>'
 
 
 def keys(classes: Sequence[str]) -> str:
