@@ -28,12 +28,11 @@ from typing import Any
 import torch
 
 import trainables
-from orchestrator.runner.work import machine
 from trainables.config import DataConfig, ModelConfig, SelectConfig, TrainConfig, TrialConfig, resolve
 from trainables.keys import PathFinder, Stage
 from trainables.stages import run_stage
 from trainables.stages.datasets import Datasets
-from trainables.training.state import reset_state
+from trainables.training.state import machine, reset_state
 
 PARTS = ("train_s", "score_s", "query_s")
 FAST: Mapping[str, Mapping[str, Any]] = {

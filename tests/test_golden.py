@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.runner.work import machine
 from trainables.config import TrialConfig, resolve
 from trainables.keys import STAGE_VERSIONS, PathFinder
 from trainables.stages import Outcome, run_stage
 from trainables.stages.datasets import Datasets
+from trainables.training.state import machine
 
 TOLERANCES = {"loss": 0.01, "accuracy": 0.03, "val": 0.03}
 GOLDEN = Path(__file__).with_name("golden.json")

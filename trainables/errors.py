@@ -5,6 +5,7 @@ TrialError
 ├── CodeError         a user's own model cannot be imported as it was planned, or its code failed
 ├── InfeasibleError   the config cannot be carried out on this network (row status `infeasible`)
 ├── DivergedError     the loss is no longer a number (row status `failed`, failure `diverged`)
+├── CheckpointError   a checkpoint is damaged, or of another stage, version or machine
 ├── PackedFileError   a packed file is truncated, tampered with or of another version
 ├── ExportError       an exported network computes something else than the network it was made from
 ├── BundleError       an exported folder or file is not what was written
@@ -30,6 +31,10 @@ class InfeasibleError(TrialError):
 
 class DivergedError(TrialError):
     """The training loss became NaN or infinite."""
+
+
+class CheckpointError(TrialError):
+    """A stage cannot go on from a checkpoint; it has to begin anew."""
 
 
 class PackedFileError(TrialError):

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
@@ -24,7 +23,7 @@ from trainables.keys import Stage
 from trainables.sources import importable
 from trainables.stages import Outcome, run_stage
 from trainables.stages.datasets import Datasets
-from trainables.training.state import reset_state
+from trainables.training.state import machine, reset_state
 
 REPORT_EVERY_S = 0.25
 """Records of shorter stages travel together: a report costs more than they do."""
@@ -174,20 +173,6 @@ def _failure(error: Exception) -> Failure:
     if isinstance(error, StoreError):
         return "storage"
     return "bug"
-
-
-@cache
-def machine() -> str:
-    """The kind of machine: on one kind, at one thread count, results are equal bit for bit."""
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {_cpu_model()}".strip()
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor()
-    models = (line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name"))
-    return next(models, "")
 
 
 @cache

@@ -9,8 +9,10 @@ from trainables.models.compact import Compact
 class Method:
     """Hooks around the training loop; each does nothing unless a method fills it.
 
-    They are called in the order in which they stand here. A hook may keep state in the method or in buffers of the
-    model; it may not read or set any global state, randomness included.
+    They are called in the order in which they stand here. What a hook keeps from one epoch to a later one lies in
+    buffers of the model, or follows from the number of the epoch before which `before_epoch` is called: a training
+    that was stopped goes on with the buffers as they were and a method that has seen `transform` and `calibrate`
+    alone. It may not read or set any global state, randomness included.
     """
 
     def transform(self, model: nn.Module, example: Tensor) -> None:
@@ -37,6 +39,13 @@ class Method:
 
     def after_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
         """Called after epoch `epoch` (from 0) of `epochs`."""
+
+    def protected(self, epoch: int, epochs: int) -> bool:
+        """Whether the network after epoch `epoch` (from 0) of `epochs` says little of what it will be at the end.
+
+        While it does, no study may stop a trial for being worse than others.
+        """
+        return False
 
     @torch.no_grad()
     def finalize(self, model: nn.Module) -> Compact:

@@ -43,6 +43,10 @@ class L1Prune(Method):
         """Recompute or freeze the masks."""
         self.pruner.before_epoch(model, epoch, epochs)
 
+    def protected(self, epoch: int, epochs: int) -> bool:
+        """Until the masks settle."""
+        return self.pruner.protected(epoch, epochs)
+
     @torch.no_grad()
     def finalize(self, model: nn.Module) -> Compact:
         """Cut the masked channels out."""

@@ -108,6 +108,10 @@ class Stq(Method):
         share = self.config.distill
         return (1 - share) * task + share * logits_loss(logits, target, self.config.temperature)
 
+    def protected(self, epoch: int, epochs: int) -> bool:
+        """Until the masks settle."""
+        return self.pruner is not None and self.pruner.protected(epoch, epochs)
+
     @torch.no_grad()
     def finalize(self, model: nn.Module) -> Compact:
         """Write the quantized weights into plain layers, then cut the masked channels out.

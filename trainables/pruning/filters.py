@@ -58,6 +58,10 @@ class FilterPruner:
             self.masks.idle = False
         self.masks.frozen = self.ramp.freeze_share > 0 and epoch >= last
 
+    def protected(self, epoch: int, epochs: int) -> bool:
+        """See `trainables.methods.base.Method.protected`: until the masks settle."""
+        return not self.ramp.settled(epoch, epochs)
+
     @torch.no_grad()
     def _survivors(self, model: nn.Module, progress: float) -> list[Tensor]:
         """Which channels stay: for each group a boolean tensor over its channels."""

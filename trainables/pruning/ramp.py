@@ -28,6 +28,15 @@ class Ramp:
             return 1.0
         return 1 - (1 - epoch / rise) ** 3
 
+    def settled(self, epoch: int, epochs: int) -> bool:
+        """Whether in epoch `epoch` (from 0) all of the pruning stood and, where masks ever freeze, they were frozen.
+
+        Before, a network that is to lose more looks better than it will be. Masks that never freeze (freeze_share 0)
+        settle where the ramp ends.
+        """
+        frozen = self.freeze_share == 0 or epoch >= self.last_update(epochs)
+        return frozen and self.progress(epoch, epochs) == 1
+
 
 @dataclass(frozen=True, slots=True)
 class Rounding:

@@ -14,11 +14,15 @@ from trainables.models.compact import Compact
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a stage gives: its output as bytes, numbers for the table, and a record per epoch."""
+    """What a stage gives: its output as bytes, numbers for the table, and a record per epoch.
+
+    `before_s` are the seconds of work that the checkpoint held from which the stage went on; 0 without one.
+    """
 
     artifact: bytes
     metrics: Mapping[str, float | int | None]
     history: Sequence[Mapping[str, float]] = ()
+    before_s: float = 0.0
 
 
 def empty_model(config: TrialConfig, data: Dataset) -> nn.Module:

@@ -6,12 +6,15 @@ from trainables.export import compact
 from trainables.models.build import initialise
 from trainables.models.compact import Compact
 from trainables.stages.base import Outcome, empty_model, only
+from trainables.stages.course import Course, Paused
 from trainables.stages.select import labelled as chosen
-from trainables.training.loop import Settings, fit
+from trainables.training.loop import Settings, Training
 from trainables.training.randomness import generator
 
 
-def train(config: TrialConfig, seed: int, data: Dataset, device: Device, parent: bytes | None) -> Outcome:
+def train(
+    config: TrialConfig, seed: int, data: Dataset, device: Device, parent: bytes | None, course: Course
+) -> Outcome | Paused:
     """Initialise and fit the network of `config.model`; the weights of the last epoch stand.
 
     Args:
@@ -20,8 +23,10 @@ def train(config: TrialConfig, seed: int, data: Dataset, device: Device, parent:
         data: all images.
         device: where it is trained.
         parent: the trajectory that says which images are labelled; None: all.
+        course: from where it trains, and how far.
 
     Raises:
+        CheckpointError: the checkpoint does not fit the network.
         DivergedError: the loss became NaN or infinite.
 
     """
@@ -29,9 +34,12 @@ def train(config: TrialConfig, seed: int, data: Dataset, device: Device, parent:
     model = empty_model(config, data)
     initialise(model, generator(seed, "init"))
     seen = only(data, labelled)
-    history = fit(model, seen, settings(config, config.train.epochs, config.train.lr, device, seen), seed)
+    training = Training(model, seen, settings(config, config.train.epochs, config.train.lr, device, seen), seed)
+    paused = course.run(training)
+    if paused is not None:
+        return paused
     metrics = {} if labelled is None else {"labels": len(labelled)}
-    return Outcome(compact.save(Compact(model), labelled), metrics, history)
+    return Outcome(compact.save(Compact(model), labelled), metrics, training.records)
 
 
 def settings(config: TrialConfig, epochs: int, lr: float, device: Device, data: Dataset) -> Settings:

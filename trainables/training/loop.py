@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from trainables.config import Augment, Device, Precision
 from trainables.data.load import Dataset, Split, normalise
-from trainables.errors import DivergedError, InfeasibleError
+from trainables.errors import CheckpointError, DivergedError, InfeasibleError
 from trainables.training.augment import AUGMENTATIONS
 from trainables.training.randomness import generator
 from trainables.training.schedules import SCHEDULES
 from trainables.training.sgd import Sgd
-from trainables.training.steps import Step, step_of
+from trainables.training.steps import step_of
 
 # Images are gathered, augmented and normalised this many bytes (of uint8) at a time. On a CPU: few operations for small
 # images, and for large ones a working set that stays in the cache. On a GPU: few waits for random numbers.
@@ -89,35 +89,131 @@ def fit(
         DivergedError: the loss is not finite.
 
     """
-    steps = len(data.train) // settings.batch_size
-    if steps == 0:
-        msg = f"{len(data.train)} training images are less than one batch of {settings.batch_size} (train.batch_size)"
-        raise InfeasibleError(msg)
-    model.to(settings.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = Sgd(model.parameters(), settings.momentum, settings.weight_decay)
-    rate = SCHEDULES[settings.schedule]
-    batches = _Batches(data, settings, seed)
-    step = step_of(model, optimizer, partial(_loss, settings=settings, hooks=hooks), settings.device)
-    records: list[dict[str, float]] = []
-    for epoch in range(settings.epochs):
+    training = Training(model, data, settings, seed, hooks, validate=validate)
+    while not training.finished:
+        training.run_epoch()
+    return training.records
+
+
+class Training:
+    """A training under way, epoch by epoch; see `fit`, whose arguments and errors are its own.
+
+    Between two epochs all that it will depend on later are `tensors`, `records` and the global random states: what a
+    hook keeps from epoch to epoch must lie in buffers of the model or follow from the number of the epoch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        settings: Settings,
+        seed: int,
+        hooks: Hooks | None = None,
+        *,
+        validate: bool = True,
+    ) -> None:
+        if len(data.train) < settings.batch_size:
+            msg = f"{len(data.train)} training images are less than one batch of {settings.batch_size}"
+            raise InfeasibleError(f"{msg} (train.batch_size)")
+        model.to(settings.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.settings = settings
+        self.records: list[dict[str, float]] = []
+        self._model = model
+        self._data = data
+        self._hooks = hooks
+        self._validate = validate
+        self._optimizer = Sgd(model.parameters(), settings.momentum, settings.weight_decay)
+        self._batches = _Batches(data, settings, seed)
+        self._step = step_of(model, self._optimizer, partial(_loss, settings=settings, hooks=hooks), settings.device)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no epoch is left."""
+        return len(self.records) >= self.settings.epochs
+
+    @property
+    def rate_rises(self) -> bool:
+        """Whether the learning rate is still on its way up at the end of the last epoch."""
+        return not self.finished and self._rate(len(self.records), 0) > self._rate(len(self.records), -1)
+
+    def run_epoch(self) -> None:
+        """One more epoch, and its record."""
+        settings, hooks, epoch = self.settings, self._hooks, len(self.records)
         if hooks is not None:
-            hooks.before_epoch(model, epoch, settings.epochs)
+            hooks.before_epoch(self._model, epoch, settings.epochs)
         start = time.perf_counter()
-        loss = _epoch(model, batches, step, settings, epoch, hooks)
+        loss = self._steps(epoch)
         seconds = time.perf_counter() - start
         if hooks is not None:
-            hooks.after_epoch(model, epoch, settings.epochs)
-        validated = {"val_accuracy": _validate(model, data, settings, epoch)} if validate else {}
-        records.append(
+            hooks.after_epoch(self._model, epoch, settings.epochs)
+        validated = {"val_accuracy": _validate(self._model, self._data, settings, epoch)} if self._validate else {}
+        self.records.append(
             {
                 "epoch": epoch + 1,
                 "loss": loss,
-                "lr": rate(steps * (epoch + 1) - 1, steps * settings.epochs, settings.lr),
+                "lr": self._rate(epoch + 1, -1),
                 **validated,
-                "images_per_s": steps * settings.batch_size / seconds,
+                "images_per_s": self._batches.steps * settings.batch_size / seconds,
             }
         )
-    return records
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What changes from epoch to epoch: weights, buffers and velocities themselves, and copies of random states."""
+        states = {name: source.get_state() for name, source in self._batches.sources.items()}
+        return self._trained() | {f"random.{name}": state for name, state in states.items()}
+
+    def go_on_from(self, tensors: Mapping[str, Tensor], records: Sequence[Mapping[str, float]]) -> None:
+        """Take up a training of equal arguments where `tensors` and `records` were taken from it.
+
+        Raises:
+            CheckpointError: the tensors are those of another training.
+
+        """
+        own = self._trained()
+        try:
+            for name, tensor in own.items():
+                _fill(tensor, tensors[name])
+            for name, source in self._batches.sources.items():
+                source.set_state(tensors[f"random.{name}"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            msg = f"a checkpoint of another training: {error}"
+            raise CheckpointError(msg) from error
+        self.records = [dict(record) for record in records]
+
+    def _trained(self) -> dict[str, Tensor]:
+        """Weights, all buffers, those that `state_dict` leaves out too, and velocities."""
+        model = [*self._model.named_parameters(), *self._model.named_buffers()]
+        return {f"model.{name}": tensor for name, tensor in model} | {
+            f"velocity.{number}": tensor for number, tensor in enumerate(self._optimizer.velocities)
+        }
+
+    def _steps(self, epoch: int) -> float:
+        """One pass over the training images; the mean loss."""
+        self._model.train()
+        total = torch.zeros((), device=self.settings.device)
+        self._step.begin_epoch()
+        for number, (images, labels) in enumerate(self._batches.epoch()):
+            total += self._step(images, labels, self._rate(epoch, number))
+            if self._hooks is not None:
+                self._hooks.after_step(self._model)
+        mean = float(total) / self._batches.steps  # the only wait for the device
+        if not math.isfinite(mean):
+            raise _diverged(f"the loss became {mean}", self.settings, epoch)
+        return mean
+
+    def _rate(self, epoch: int, step: int) -> float:
+        """The learning rate so many steps after the beginning of an epoch."""
+        steps, rate = self._batches.steps, SCHEDULES[self.settings.schedule]
+        return rate(epoch * steps + step, self.settings.epochs * steps, self.settings.lr)
+
+
+@torch.no_grad()
+def _fill(tensor: Tensor, values: Tensor) -> None:
+    """Copy `values` in; strides stay, as a kernel and with it the last bit may depend on them."""
+    if tensor.shape != values.shape or tensor.dtype != values.dtype:
+        msg = f"{values.dtype} {tuple(values.shape)} in place of {tensor.dtype} {tuple(tensor.shape)}"
+        raise ValueError(msg)
+    tensor.copy_(values)
 
 
 def predict(model: nn.Module, split: Split, data: Dataset, batch_size: int = 400, device: Device = "cpu") -> Tensor:
@@ -147,42 +243,18 @@ class _Batches:
         self.labels = data.train.labels.to(settings.device)
         self.batch_size = settings.batch_size
         self.steps = len(data.train) // settings.batch_size
-        self.order = generator(seed, "batches")
-        self.noise = generator(seed, "augmentation")
+        self.sources = {name: generator(seed, name) for name in ("batches", "augmentation")}
         self.augment = AUGMENTATIONS[settings.augment]
         batch_bytes = settings.batch_size * data.train.images[0].numel()
         self.chunk = settings.batch_size * max(1, CHUNK_BYTES[settings.device] // batch_bytes)
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(images fp32 (B, C, H, W) in channels_last, labels (B,)) of each full batch."""
-        order = torch.randperm(len(self.labels), generator=self.order)[: self.steps * self.batch_size]
+        order = torch.randperm(len(self.labels), generator=self.sources["batches"])[: self.steps * self.batch_size]
         for indices in order.to(self.labels.device).split(self.chunk):
-            images = self.augment(self.images[indices], self.noise)
+            images = self.augment(self.images[indices], self.sources["augmentation"])
             ready = normalise(_channels_last(images), self.data)
             yield from zip(ready.split(self.batch_size), self.labels[indices].split(self.batch_size), strict=True)
-
-
-def _epoch(
-    model: nn.Module,
-    batches: _Batches,
-    step: Step,
-    settings: Settings,
-    epoch: int,
-    hooks: Hooks | None,
-) -> float:
-    """One pass over the training images; the mean loss."""
-    model.train()
-    rate = SCHEDULES[settings.schedule]
-    total = torch.zeros((), device=settings.device)
-    step.begin_epoch()
-    for number, (images, labels) in enumerate(batches.epoch(), start=epoch * batches.steps):
-        total += step(images, labels, rate(number, settings.epochs * batches.steps, settings.lr))
-        if hooks is not None:
-            hooks.after_step(model)
-    mean = float(total) / batches.steps  # the only wait for the device
-    if not math.isfinite(mean):
-        raise _diverged(f"the loss became {mean}", settings, epoch)
-    return mean
 
 
 def _validate(model: nn.Module, data: Dataset, settings: Settings, epoch: int) -> float:

@@ -2,11 +2,12 @@
 
 import hashlib
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainables.config import Device
 
@@ -66,3 +67,34 @@ def isolated(seed: int, device: Device = "cpu") -> Generator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def global_states(device: Device) -> dict[str, Tensor]:
+    """The states that `isolated` keeps apart, as they are now, as tensors on the CPU."""
+    version, words, gauss = random.getstate()
+    _, keys, place, has_gauss, cached = np.random.get_state()
+    states = {
+        "torch": torch.default_generator.get_state(),
+        "numpy": torch.tensor([place, has_gauss, *map(int, keys)]),
+        "numpy_gauss": torch.tensor(cached, dtype=torch.float64),
+        "python": torch.tensor([version, *words]),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+    }
+    return states | ({"gpu": torch.cuda.get_rng_state()} if device == "cuda" else {})
+
+
+def set_global_states(states: Mapping[str, Tensor], device: Device) -> None:
+    """Put back what `global_states` gave.
+
+    Raises:
+        KeyError, RuntimeError, TypeError, ValueError: a state is missing, or none of its generator's.
+
+    """
+    torch.default_generator.set_state(states["torch"])
+    if device == "cuda":
+        torch.cuda.set_rng_state(states["gpu"])
+    place, has_gauss, *keys = states["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, np.uint32), place, has_gauss, float(states["numpy_gauss"])))
+    version, *words = states["python"].tolist()
+    gauss: list[float] = states["python_gauss"].tolist()
+    random.setstate((version, tuple(words), gauss[0] if gauss else None))

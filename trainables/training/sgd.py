@@ -29,6 +29,11 @@ class Sgd:
         self.groups = [(group, [torch.zeros_like(p) for p in group], decay) for group, decay in groups]
         self.momentum = momentum
 
+    @property
+    def velocities(self) -> list[Tensor]:
+        """The v of each trained parameter, themselves; none without momentum, which leaves them 0."""
+        return [velocity for _, velocities, _ in self.groups for velocity in velocities if self.momentum > 0]
+
     def zero_grad(self) -> None:
         """Forget the gradients."""
         for parameters, _, _ in self.groups:
