@@ -48,11 +48,13 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.errors": set(),
     "orchestrator.analysis": {"errors"},
     "orchestrator.spec": {"errors", "analysis.objectives", "trainables.config", "trainables.model_names"},
+    "orchestrator.spec.search": {"errors", "analysis.objectives", "analysis.tables", "spec", "search.guide"},
     "orchestrator.spec.load": {"errors", "spec", "search", "trainables.config", "trainables.model_names"},
     "orchestrator.search": {
         "errors", "spec.model", "spec.leaves", "spec.expressions", "spec.wording", "spec.yaml_nodes",
         "trainables.config",
     },
+    "orchestrator.search.guide": {"analysis.objectives", "analysis.tables"},
     "orchestrator.plan": {
         "errors", "spec", "search", "trainables.config", "trainables.keys", "trainables.model_names",
     },

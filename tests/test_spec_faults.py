@@ -230,9 +230,8 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     "a distribution in a grid": (
         "axes: {train.lr: {loguniform: [0.01, 0.1]}}\n",
         [
-            "line 6, column 31: axes.train.lr.loguniform: a distribution needs search: {name: random, "
-            "trials: N}; a grid "
-            "takes a list or a range"
+            "line 6, column 31: axes.train.lr.loguniform: a distribution needs a search that draws, as in "
+            "search: {name: random, trials: N}; a grid takes a list or a range"
         ],
     ),
     "a range that ends nowhere": (

@@ -293,14 +293,19 @@ def is_config_column(name: str) -> bool:
     return section in CONFIG_SECTIONS and bool(dot and leaf)
 
 
-_LATENCIES = frozenset({"latency_ms", "latency_iqr_ms", "latency_ratio", "latency_same_runtime_ratio"})
+LATENCIES = frozenset({"latency_ms", "latency_iqr_ms", "latency_ratio", "latency_same_runtime_ratio"})
+
+TEST_COLUMNS = frozenset(
+    name for name in COLUMNS if ("accuracy" in name and name != "val_accuracy") or name == "runtime_agreement"
+)
+"""Columns that rest on test images: a front may report them, nothing may be chosen by them."""
 
 
 def timed_by(name: str) -> tuple[str, ...]:
     """The columns that say on what a measured time was taken; times only compare where these are equal."""
     if name in COLUMNS and COLUMNS[name].unit == "s":
         return ("machine", "threads", "device")
-    return ("latency_machine",) if name in _LATENCIES else ()
+    return ("latency_machine",) if name in LATENCIES else ()
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

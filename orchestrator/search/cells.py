@@ -69,7 +69,7 @@ def impossible(spec: StudySpec) -> list[Problem]:
     A grid is not run through as a whole: `compress` is checked over the axes that it and the expressions read, the
     other sections together over theirs.
     """
-    if spec.search.name == "random":
+    if spec.search.drawn:
         collector = _Collector(spec)
         collector.run()
         return shortened(collector.problems)
@@ -112,8 +112,8 @@ def shortened(found: list[Problem]) -> list[Problem]:
 
 
 def combinations(spec: StudySpec) -> int:
-    """The length of the grid, seeds included, before `when` and `exclude`; of a random search trials x seeds."""
-    if spec.search.name == "random":
+    """The length of the grid, seeds included, before `when` and `exclude`; of other searches trials x seeds."""
+    if spec.search.drawn:
         return (spec.search.trials or 0) * len(spec.seeds)
     return prod(_sizes(spec)) * len(spec.seeds)
 
@@ -192,7 +192,7 @@ class _Collector:
         space = self.space
         if space.whens:
             state = space.settle(state)
-        if (space.whens or self.spec.search.name == "random") and self._known(state):
+        if (space.whens or self.spec.search.drawn) and self._known(state):
             return False
         if space.excludes and (number := space.excluded_by(state)) != FIXED:
             self.removed[number] += 1

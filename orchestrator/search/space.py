@@ -128,6 +128,22 @@ class Space:
                 state = (*state[: condition.axis], FIXED, *state[condition.axis + 1 :])
         return state
 
+    def varied(self, axis: int, state: State) -> bool:
+        """Whether the `when` of an axis holds, given the axes that it reads."""
+        return all(self._holds(item, state, otherwise=True) for item in self.whens if item.axis == axis)
+
+    def depth(self, axis: int) -> int:
+        """0 for an axis without a `when`; one more than the deepest axis that its `when` reads otherwise."""
+        reads = [self.reads(item.expression) - {axis, len(self.axes)} for item in self.whens if item.axis == axis]
+        return max((1 + self.depth(other) for found in reads for other in found), default=0) if reads else 0
+
+    def place_of(self, axis: int, value: Value) -> int:
+        """The index of a value of an axis; one that a distribution gives for the first time is added."""
+        values = self.values[axis]
+        if value not in values:
+            values.append(value)
+        return values.index(value)
+
     def excluded_by(self, state: State) -> int:
         """The number of the first expression that removes a cell, or FIXED."""
         for number, condition in enumerate(self.excludes):

@@ -24,12 +24,12 @@ class AxisReader:
     those that have its leaf.
     """
 
-    def __init__(self, tags: Mapping[str, frozenset[str]], faults: list[Fault], *, random: bool) -> None:
+    def __init__(self, tags: Mapping[str, frozenset[str]], faults: list[Fault], *, drawn: bool) -> None:
         self._facts = sections()
         self._known = [*leaf_paths(), *self._facts]
         self._tags = tags
         self._faults = faults
-        self._random = random
+        self._drawn_from = drawn
 
     def free(self, node: Node | None) -> tuple[Axis, ...]:
         """The axes of `axes:`."""
@@ -43,6 +43,11 @@ class AxisReader:
         groups = node.value if isinstance(node.value, tuple) else (node,)
         found = (self._group(group) for group in groups)
         return tuple(group for group in found if group)
+
+    def listed(self, where: str, node: Node) -> dict[str, tuple[Value, ...]]:
+        """Values of axes, lists alone, by path."""
+        found = self._axes(where, node.mapping(where, self._faults))
+        return {axis.path: axis.values for axis in found if not isinstance(axis.values, Distribution)}
 
     def _group(self, node: Node) -> tuple[Axis, ...]:
         entries = node.mapping("zip", self._faults)
@@ -143,10 +148,12 @@ class AxisReader:
     def _drawn(self, key: str, path: str, kind: str, node: Node, ends: list[float]) -> Distribution | None:
         low, high = ends
         before = len(self._faults)
-        if not self._random:
+        if not self._drawn_from:
             self._faults.append(
                 node.fault(
-                    key, "a distribution needs search: {name: random, trials: N}; a grid takes a list or a range"
+                    key,
+                    "a distribution needs a search that draws, as in search: {name: random, trials: N}; "
+                    "a grid takes a list or a range",
                 )
             )
         if not low < high:

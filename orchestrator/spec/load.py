@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +14,7 @@ from orchestrator.spec.expressions import Expression, ExpressionError, parse_exp
 from orchestrator.spec.leaves import SectionFacts, leaf_paths, options, sections, want
 from orchestrator.spec.model import MAX_CELLS, StudySpec
 from orchestrator.spec.overrides import TOP, apply
+from orchestrator.spec.search import check_guided, first_grid, search_section
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, Value, parse, read
 from trainables.model_names import is_code
@@ -135,15 +137,18 @@ class _Reader:
         return None if node is None or node.value is None else node
 
     def spec(self, source: str, question: str) -> StudySpec | None:
-        study, search = self._study(), settings.search(self._node("search"), self.faults)
-        axes = AxisReader(self._tags(), self.faults, random=search.name == "random")
+        study, searching = self._study(), self._node("search")
+        search = search_section(searching, self.faults)
+        axes = AxisReader(self._tags(), self.faults, drawn=search.drawn)
         free, zips = axes.free(self._node("axes")), axes.zipped(self._node("zip"))
+        search = replace(search, first=first_grid(searching, free, axes, self.faults))
         self._check_base()
         self._check_paths()
         when, excludes = self._when(), self._excludes()
         seeds = settings.seeds(self._node("seeds"), self.faults)
         timed = (node := self.base.get("latency")) is not None and node.value is not None
         objectives = settings.objectives(self._node("objectives"), self.faults, timed=timed)
+        check_guided(search, objectives, self._node("objectives"), self.faults)
         resources = settings.resources(self._node("resources"), self.faults)
         if self.faults:
             return None

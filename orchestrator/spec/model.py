@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from orchestrator.analysis.objectives import Objective
 from orchestrator.spec.expressions import Expression
@@ -23,16 +23,19 @@ class Distribution:
     high: float
 
     def at(self, share: float) -> float:
-        """The value below which `share` (in [0, 1)) of the distribution lies, to six significant digits.
-
-        Rounded, so that the last bit of a machine's logarithm does not make another cell.
-        """
+        """The value below which `share` (in [0, 1)) of the distribution lies, as `rounded` has it."""
         if self.kind == "int_uniform":
             return int(self.low) + int(share * (int(self.high) - int(self.low) + 1))
         if self.kind == "uniform":
             value = self.low + share * (self.high - self.low)
         else:
             value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
+        return self.rounded(value)
+
+    def rounded(self, value: float) -> float:
+        """A value to six significant digits: the last bit of a machine's logarithm makes no other cell."""
+        if self.kind == "int_uniform":
+            return int(value)
         return min(max(float(f"{value:.6g}"), self.low), self.high)
 
 
@@ -54,13 +57,54 @@ class Axis:
         return self.path.partition(".")[2]
 
 
+SearchName = Literal["grid", "random", "tpe", "nsga2", "nsga3", "qmc"]
+Repeats = Literal["full", "adaptive"]
+SEARCH_NAMES: tuple[SearchName, ...] = get_args(SearchName)
+REPEATS: tuple[Repeats, ...] = get_args(Repeats)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A bound on a column that an acceptable trial keeps; both ends belong to it."""
+
+    column: str
+    sense: Literal[">=", "<="]
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.column} {self.sense} {self.bound:g}"
+
+    def violation(self, value: float) -> float:
+        """By how much a value misses the bound; at most 0 where it keeps it."""
+        return self.bound - value if self.sense == ">=" else value - self.bound
+
+
 @dataclass(frozen=True, slots=True)
 class SearchSpec:
-    """How cells are chosen: all of them, or `trials` configs drawn from `seed`."""
+    """How cells are chosen.
 
-    name: Literal["grid", "random"] = "grid"
+    `grid` takes all of them, `random` draws `trials` configs from `seed` beforehand; the others ask for one config
+    after the other in the light of what is known. `repeats: adaptive` gives a config another seed only where that may
+    change the front. `where` says what an acceptable trial is. `first` is a grid that is asked for before all else:
+    the values of some axes, all values of the others; None is no such grid.
+    """
+
+    name: SearchName = "grid"
     trials: int | None = None
     seed: int = 0
+    repeats: Repeats = "full"
+    where: tuple[Constraint, ...] = ()
+    first: Mapping[str, tuple[Value, ...]] | None = None
+
+    @property
+    def sampled(self) -> bool:
+        """Whether what is asked next depends on what was found."""
+        return self.name not in ("grid", "random")
+
+    @property
+    def drawn(self) -> bool:
+        """Whether axes may be distributions."""
+        return self.name != "grid"
 
 
 @dataclass(frozen=True, slots=True)

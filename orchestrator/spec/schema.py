@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from orchestrator.spec.leaves import OBSERVED, SectionFacts, sections
+from orchestrator.spec.model import REPEATS, SEARCH_NAMES
 
 Schema = dict[str, Any]
 
@@ -69,9 +70,12 @@ def _objectives() -> Schema:
 
 def _search() -> Schema:
     properties: Schema = {
-        "name": {"enum": ["grid", "random"]},
+        "name": {"enum": list(SEARCH_NAMES)},
         "trials": {"type": "integer", "minimum": 1},
         "seed": {"type": "integer", "minimum": 0},
+        "repeats": {"enum": list(REPEATS)},
+        "where": {"oneOf": [{"type": "string"}, _TEXTS]},
+        "first": {"oneOf": [{"const": "grid"}, {"type": "object", "additionalProperties": {"type": "array"}}]},
     }
     return {"type": "object", "additionalProperties": False, "properties": properties}
 

@@ -1,4 +1,4 @@
-"""The small parts of a study file: its name, seeds, objectives, search and resources."""
+"""The small parts of a study file: its name, seeds, objectives and resources."""
 
 import re
 from collections.abc import Mapping
@@ -6,8 +6,8 @@ from typing import cast
 
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
 from orchestrator.errors import Fault, TableError
-from orchestrator.spec.model import MAX_CELLS, Resources, SearchSpec
-from orchestrator.spec.wording import meant, show
+from orchestrator.spec.model import MAX_CELLS, Resources
+from orchestrator.spec.wording import show
 from orchestrator.spec.yaml_nodes import Node, Value
 
 MAX_SEED = 2**32 - 1
@@ -72,28 +72,10 @@ def objectives(node: Node | None, faults: list[Fault], *, timed: bool = True) ->
     return tuple(found)
 
 
-def search(node: Node | None, faults: list[Fault]) -> SearchSpec:
-    """Grid, or random with a number of trials."""
-    entries = node.only("search", ("name", "trials", "seed"), faults) if node else {}
-    name = entries["name"].plain() if "name" in entries else "grid"
-    if name not in ("grid", "random"):
-        faults.append(
-            entries["name"].fault("search.name", f"{show(name)} is not known{meant(str(name), ('grid', 'random'))}")
-        )
-    trials = _count(entries.get("trials"), "search.trials", (1, MAX_CELLS), faults)
-    if name == "random" and "trials" not in entries and node:
-        faults.append(node.fault("search.trials", "is required for random search: how many configs to draw"))
-    if name == "grid" and "trials" in entries:
-        message = "has no effect on a grid; remove it or use name: random"
-        faults.append(entries["trials"].key_fault("search.trials", message))
-    seed = _count(entries.get("seed"), "search.seed", (0, MAX_SEED), faults)
-    return SearchSpec("random" if name == "random" else "grid", trials, seed or 0)
-
-
 def resources(node: Node | None, faults: list[Fault]) -> Resources:
     """Processors and GPUs of one worker."""
     entries = node.only("resources", ("cpus", "gpus"), faults) if node else {}
-    cpus = _count(entries.get("cpus"), "resources.cpus", (1, MAX_CPUS), faults)
+    cpus = count(entries.get("cpus"), "resources.cpus", (1, MAX_CPUS), faults)
     gpus = entries["gpus"].plain() if "gpus" in entries else 0
     if isinstance(gpus, bool) or not isinstance(gpus, int | float) or not 0 <= gpus <= MAX_GPUS:
         message = f"{show(gpus)} must be a number of 0 to {MAX_GPUS}, per worker"
@@ -102,7 +84,8 @@ def resources(node: Node | None, faults: list[Fault]) -> Resources:
     return Resources(cpus or 1, float(gpus))
 
 
-def _count(node: Node | None, key: str, bounds: tuple[int, int], faults: list[Fault]) -> int | None:
+def count(node: Node | None, key: str, bounds: tuple[int, int], faults: list[Fault]) -> int | None:
+    """A whole number within bounds, both included; None where the key is absent or faulty."""
     if node is None:
         return None
     value = node.plain()

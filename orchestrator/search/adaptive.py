@@ -1,0 +1,284 @@
+"""Adaptive repeats: which configs need one more seed before the front is known.
+
+The front that is looked for is the one that full repeats would show: of the means over all `most` seeds. It is not the
+front of the true means, which no number of seeds shows; so a config that has all its seeds has no noise left.
+
+**Model.** In each objective the loss of config i under the j-th seed of the study is
+
+    y_ij = mu_i + b_j + e_ij,    e_ij ~ N(0, s_i^2)
+
+with b_j what a seed does to every config alike (its split of the data, its dense parent) and s_i^2 shrunk towards the
+variance s^2 pooled over all configs that have several seeds,
+
+    s_i^2 = (PRIOR s^2 + SS_i) / (PRIOR + n_i - 1),
+
+SS_i the squared residuals of the n_i seeds of config i (Smyth, "Linear models and empirical Bayes methods", 2004, with
+its prior degrees of freedom fixed). Times, and objectives whose tolerance is a percentage, scatter in proportion: their
+logarithms are modelled. An objective that is equal under all seeds of every repeated config is exact: it has no noise.
+Before any variance can be known, PROBE configs spread over the front of the first seeds get a second one.
+
+**Rule.** Seeds that have not run are drawn from the model's predictive distribution (flat priors on mu and b, s plugged
+in), the means over all seeds with them, and their front: p_i is the share of the draws in which config i is on it.
+Config i is taken for a member where p_i >= 1/2, so that the expected number of configs wrongly in or out is
+
+    W = sum_i min(p_i, 1 - p_i),
+
+and by Markov's inequality the front differs with a probability of at most W, as far as the model holds. While
+W > `wrong`, the configs of the largest terms are open, as few of them as leave the others' sum at or below `wrong`. For
+each open config, the seed goes to it or to its rival, the config that most uncertainly dominates it: to whichever has
+fewer seeds, and to the open one of two that have equally many.
+
+**What is whose.** Spending replications where a Pareto set is undecided, by the probability of its errors, is M-OCBA's
+and its kin's (Lee, Chew, Teng and Goldsman, IIE Transactions 42, 2010); one seed at a time, for all that still matter,
+is racing's (F-Race: Birattari et al., GECCO 2002). Ours are the finite population of seeds, effects of seeds shared by
+all configs, drawing fronts in place of bounds on products of normal probabilities (which lets tolerances and exact
+objectives in), and the stop at an expected number of errors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.analysis.dominance import nondominated, on_grid
+from orchestrator.analysis.objectives import Objective
+from orchestrator.analysis.tables import COLUMNS
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+WRONG = 0.5
+"""Configs that may be expected to be wrongly on or off the front at the end."""
+
+PROBE = 8
+"""Configs that show the noise: seven degrees of freedom beside the effect of the second seed."""
+
+PRIOR = 4.0
+"""Degrees of freedom that the pooled variance counts in a config's own."""
+
+DRAWS = 400
+_CLOCKS = ("s", "ms")
+
+
+def uncertain(
+    losses: Sequence[Floats], objectives: Sequence[Objective], most: int, *, wrong: float = WRONG, seed: int = 0
+) -> list[int]:
+    """Positions of the configs that should get one more seed now, ascending; none where the front is settled.
+
+    Args:
+        losses: for each config its seeds so far, shape (seeds, objectives), all to be made small; rows are in the
+            study's order of seeds, so that the first row of every config is of the same seed.
+        objectives: of each column the tolerance; the direction has been dealt with.
+        most: seeds of a full repeat; no config gets more.
+        wrong: how many configs may be expected to be wrongly in or out.
+        seed: of the draws. The order of the configs does not matter to them.
+
+    Raises:
+        ValueError: a config without a seed or with more than `most`, another number of columns than objectives, a loss
+            that is not finite, or an objective that scatters in proportion and has no sign.
+
+    """
+    table = _Table.of(losses, objectives, most)
+    if len(losses) < 2 or (table.counts == most).all():
+        return []
+    order = table.order()
+    probed = _probe(table, order)
+    found = probed if len(probed) else _undecided(table.take(order), wrong, np.random.default_rng(seed), order)
+    return sorted(int(position) for position in found)
+
+
+def expected_means(losses: Sequence[Floats], objectives: Sequence[Objective], most: int) -> Floats:
+    """The means that full repeats are expected to have, shape (configs, objectives).
+
+    Seeds that have not run are filled in by mu_i + b_j, so that a config is not taken for better because the seed that
+    it has is a kind one. The front of these means is the front that the seeds so far show.
+
+    Raises:
+        ValueError: as `uncertain`.
+
+    """
+    table = _Table.of(losses, objectives, most)
+    return np.stack([one.filled(table.counts, most) for one in table.models()], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Losses by config, seed and objective, NaN where a seed has not run; at least one seed each."""
+
+    values: Floats
+    counts: npt.NDArray[np.intp]
+    objectives: tuple[Objective, ...]
+
+    @classmethod
+    def of(cls, losses: Sequence[Floats], objectives: Sequence[Objective], most: int) -> "_Table":
+        values = np.full((len(losses), most, len(objectives)), np.nan)
+        for i, seeds in enumerate(losses):
+            if seeds.ndim != 2 or not 1 <= len(seeds) <= most or seeds.shape[1] != len(objectives):
+                msg = f"losses[{i}] has shape {seeds.shape}; wanted are 1 to {most} seeds x {len(objectives)} objectives"
+                raise ValueError(msg)
+            if not np.isfinite(seeds).all():
+                msg = f"losses[{i}] holds a value that is not finite: leave configs out that failed"
+                raise ValueError(msg)
+            values[i, : len(seeds)] = seeds
+        return cls(values, np.array([len(seeds) for seeds in losses], dtype=np.intp), tuple(objectives))
+
+    @property
+    def most(self) -> int:
+        return self.values.shape[1]
+
+    def order(self) -> npt.NDArray[np.intp]:
+        """Configs by their values, so that what is drawn does not depend on the order they came in."""
+        flat = np.nan_to_num(self.values.reshape(len(self.values), -1), nan=np.inf)
+        return np.lexsort(flat.T[::-1])
+
+    def take(self, positions: npt.NDArray[np.intp]) -> "_Table":
+        return _Table(self.values[positions], self.counts[positions], self.objectives)
+
+    def models(self) -> "list[_Model]":
+        return [_Model.fit(self.values[:, :, k], self.counts, one) for k, one in enumerate(self.objectives)]
+
+    def gridded(self, losses: Floats) -> Floats:
+        """Losses on the grids of the tolerances, shape (..., objectives)."""
+        columns = [
+            on_grid(losses[..., k], one.tolerance, relative=one.relative) for k, one in enumerate(self.objectives)
+        ]
+        return np.stack(columns, axis=-1)
+
+
+def _probe(table: _Table, order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Configs to be given a second seed so that the noise can be known; none where it is."""
+    short = min(PROBE, len(order)) - int((table.counts > 1).sum())
+    left = order[table.counts[order] == 1]
+    chosen: list[int] = []
+    while len(chosen) < short:
+        front = nondominated(table.gridded(table.values[left, 0]))
+        members, left = left[front], left[~front]
+        wanted = min(short - len(chosen), len(members))
+        chosen += members[np.linspace(0, len(members) - 1, wanted).round().astype(np.intp)].tolist()
+    return np.array(chosen, dtype=np.intp)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """One objective: what is known of its noise. `spread` is that of one seed of each config, 0 where it is exact."""
+
+    values: Floats  # (configs, seeds), in logarithms where `sign` is not 0
+    sign: float
+    effects: Floats  # (seeds,), of the first seed 0
+    factor: Floats  # (seeds, seeds), the Cholesky factor of the covariance of `effects`
+    spread: Floats  # (configs,)
+
+    @classmethod
+    def fit(cls, values: Floats, counts: npt.NDArray[np.intp], objective: Objective) -> "_Model":
+        seeds = values.shape[1]
+        nothing = np.zeros(seeds), np.zeros((seeds, seeds)), np.zeros(len(values))
+        if (np.isnan(values) | (values == values[:, :1])).all():
+            return cls(values, 0.0, *nothing)
+        sign = _sign(values, objective)
+        known = np.log(sign * values) if sign else values
+        return cls(known, sign, *_noise(known, counts))
+
+    @property
+    def exact(self) -> bool:
+        return not self.spread.any()
+
+    def own(self, effects: Floats, counts: npt.NDArray[np.intp]) -> Floats:
+        """The mean of the seeds that ran, less their effects; shape (..., configs)."""
+        before = np.cumsum(effects, axis=-1)[..., counts - 1]
+        return (np.nansum(self.values, axis=1) - before) / counts
+
+    def filled(self, counts: npt.NDArray[np.intp], most: int) -> Floats:
+        """Means over all seeds with mu_i + b_j for those that have not run; shape (configs,)."""
+        if self.exact:
+            return self.raw(self.values[:, 0])
+        guessed = self.own(self.effects, counts)[:, None] + self.effects[:most]
+        return self.raw(np.where(np.isnan(self.values), guessed, self.values)).mean(axis=1)
+
+    def drawn(self, counts: npt.NDArray[np.intp], rng: np.random.Generator) -> Floats:
+        """Draws of the means over all seeds, shape (draws, configs)."""
+        configs, most = self.values.shape
+        if self.exact:
+            return np.broadcast_to(self.raw(self.values[:, 0]), (DRAWS, configs))
+        effects = self.effects + rng.standard_normal((DRAWS, most)) @ self.factor.T
+        noise = rng.standard_normal((most, DRAWS, configs)) * self.spread
+        middle = self.own(effects, counts) + noise[0] / np.sqrt(counts)
+        total = np.nansum(self.raw(self.values), axis=1) + np.zeros((DRAWS, 1))
+        for j in range(1, most):
+            total += np.where(counts <= j, self.raw(middle + effects[:, j, None] + noise[j]), 0.0)
+        return total / most
+
+    def raw(self, values: Floats) -> Floats:
+        return self.sign * np.exp(values) if self.sign else values
+
+
+def _sign(values: Floats, objective: Objective) -> float:
+    """The sign of the losses of an objective that scatters in proportion, 0 for another."""
+    clock = objective.column in COLUMNS and COLUMNS[objective.column].unit in _CLOCKS
+    if not (objective.relative or clock):
+        return 0.0
+    lowest, highest = np.nanmin(values), np.nanmax(values)
+    if lowest <= 0 <= highest:
+        msg = f"{objective.column} scatters in proportion, but its losses reach from {lowest:g} to {highest:g}"
+        raise ValueError(msg)
+    return float(np.sign(lowest))
+
+
+def _noise(values: Floats, counts: npt.NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+    """Effects of the seeds, the factor of their covariance, and the spread of one seed of each config."""
+    seeds = values.shape[1]
+    ran = ~np.isnan(values)
+    effects, inverse = np.zeros(seeds), np.zeros((seeds, seeds))
+    seen = int(counts.max())
+    freedom = int((counts - 1).sum()) - (seen - 1)
+    if freedom > 0:
+        # Normal equations of the effects once each config's own mean is taken out; the first effect is the origin.
+        left = np.diag(ran.sum(axis=0)[:seen].astype(np.float64)) - (ran[:, :seen].T / counts) @ ran[:, :seen]
+        centred = np.where(ran, values - (np.nansum(values, axis=1) / counts)[:, None], 0.0)
+        inverse[1:seen, 1:seen] = np.linalg.inv(left[1:, 1:])
+        effects = inverse @ centred.sum(axis=0)
+    freedom = freedom if freedom > 0 else int((counts - 1).sum())
+    level = values - effects
+    residuals = np.where(ran, level - (np.nansum(level, axis=1) / counts)[:, None], 0.0)
+    squares = (residuals**2).sum(axis=1)
+    pooled = squares.sum() / freedom
+    factor = np.zeros((seeds, seeds))
+    factor[1:seen, 1:seen] = np.linalg.cholesky(inverse[1:seen, 1:seen] * pooled) if inverse.any() else 0.0
+    return effects, factor, np.sqrt((PRIOR * pooled + squares) / (PRIOR + counts - 1))
+
+
+def _undecided(
+    table: _Table, wrong: float, rng: np.random.Generator, names: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """The configs that get a seed, by `names`; `table` is in canonical order."""
+    draws = table.gridded(np.stack([model.drawn(table.counts, rng) for model in table.models()], axis=-1))
+    left = np.flatnonzero(_ever_on_front(draws))
+    draws, counts = draws[:, left], table.counts[left]
+    share = np.mean([nondominated(points) for points in draws], axis=0)
+    given = [_receiver(i, draws, counts, table.most) for i in _open(np.minimum(share, 1 - share), wrong)]
+    return names[left[np.unique(np.array(given, dtype=np.intp))]]
+
+
+def _ever_on_front(draws: Floats) -> Mask:
+    """Configs that no other one dominates in every draw by its worst value in each objective alone."""
+    best, worst = draws.min(axis=0), draws.max(axis=0)
+    rivals = np.unique(worst[nondominated(worst)], axis=0)
+    beaten = np.zeros(len(best), dtype=np.bool_)
+    for rival in rivals:
+        beaten |= (rival <= best).all(axis=1) & (rival < best).any(axis=1)
+    return ~beaten
+
+
+def _open(errors: Floats, wrong: float) -> list[int]:
+    """Positions of the largest errors, as few as leave a sum of at most `wrong`."""
+    order = np.argsort(errors, kind="stable")
+    return sorted(order[np.cumsum(errors[order]) > wrong].tolist())
+
+
+def _receiver(i: int, draws: Floats, counts: npt.NDArray[np.intp], most: int) -> int:
+    """Config i, or its rival if that has fewer seeds."""
+    mine = draws[:, i : i + 1]
+    dominated = ((draws <= mine).all(axis=2) & (draws < mine).any(axis=2)).mean(axis=0)
+    doubt = np.where(counts < most, dominated * (1 - dominated), 0.0)
+    rival = int(doubt.argmax())
+    return rival if doubt[rival] > 0 and (counts[rival] < counts[i] or counts[i] == most) else i
