@@ -124,6 +124,9 @@ class DataConfig(Section):
             if self.classes and self.labels is None and self.fingerprint is None:
                 msg = "data.classes belongs to a labels file (data.labels); class folders name their classes: remove it"
                 raise ValueError(msg)
+            if self.labels and (spaced := [name for name in self.classes if not name or name != name.strip()]):
+                msg = f"data.classes: no row of a labels file says {spaced[0]!r}, as spaces around a label are dropped"
+                raise ValueError(msg)
             return self
         given = [leaf for leaf in FOLDER_LEAVES if getattr(self, leaf) != type(self).model_fields[leaf].default]
         if given:

@@ -9,10 +9,15 @@ from dataclasses import replace
 import torch
 
 from trainables.active.rounds import Round, advance
+from trainables.active.scoring import refuse_without_features
+from trainables.active.strategies.registry import READ_FEATURES
 from trainables.active.trajectory import Trajectory
 from trainables.config import Device, TrialConfig
 from trainables.data.imagefolder import FolderImages
 from trainables.data.load import Dataset, Split, statistics
+from trainables.keys import select_of, selection_network
+from trainables.models.build import build
+from trainables.models.foreign import refuse_images
 from trainables.training.randomness import generator
 
 
@@ -26,15 +31,29 @@ def pool_of(images: FolderImages, files: Sequence[str]) -> Dataset:
     return Dataset(everything, nothing, nothing, len(images.classes), *statistics(everything.images))
 
 
+def refuse_network(config: TrialConfig, data: Dataset) -> None:
+    """Find out, before anybody labels, whether the selection network takes the images and has what the strategy reads.
+
+    Raises:
+        CodeError: a user's own network cannot be made.
+        InfeasibleError: it does not.
+
+    """
+    select, network, channels = select_of(config), selection_network(config), int(data.mean.numel())
+    if not select.trains():
+        return
+    if not network.ours:
+        refuse_images(network, channels, data.classes, int(data.train.images.shape[-1]))
+    if select.strategy in READ_FEATURES:
+        refuse_without_features(build(network, channels, data.classes, allow_code=True))
+
+
 def begin(config: TrialConfig, seed: int, data: Dataset, given: Sequence[int]) -> Trajectory:
     """The initial draw: the images that have labels already, then as many others as `select.initial` lacks.
 
     Where there are none it is the draw of `trainables.active.rounds.start`, of all images if there are fewer.
     """
-    if config.select is None:
-        msg = "rounds of labelling need a select section"
-        raise ValueError(msg)
-    count = max(0, min(config.select.initial, len(data.train)) - len(given))
+    count = max(0, min(select_of(config).initial, len(data.train)) - len(given))
     first = torch.tensor(given, dtype=torch.int64)
     free = torch.ones(len(data.train), dtype=torch.bool)
     free[first] = False
@@ -71,5 +90,5 @@ def proceed(config: TrialConfig, seed: int, data: Dataset, device: Device, befor
 
     """
     count = max(1, min(count, len(data.train) - len(before.labelled)))
-    asking = config.select.model_copy(update={"query_sizes": (count,)}) if config.select else None
+    asking = select_of(config).model_copy(update={"query_sizes": (count,)})
     return advance(config.model_copy(update={"select": asking}), seed, data, device, before)

@@ -60,8 +60,8 @@ def read_pool(
 
     """
     last = last_layer(model)
-    if features and not isinstance(model.get_submodule(last), nn.Linear):
-        raise _no_features(model, last)
+    if features:
+        refuse_without_features(model)
     if len(images) == 0:  # one black image tells the shapes
         black = images.new_zeros(1, *images.shape[1:])
         one = read_pool(model, black, data, precision=precision, device=device, features=features)
@@ -192,6 +192,18 @@ def _batch_size(model: nn.Module, images: Tensor, precision: Precision, device: 
         size = layer.out_channels * images.shape[-2] * images.shape[-1] // (layer.stride[0] * layer.stride[1])
     most = max(1, BATCH_BYTES[device] // (size * (2 if precision == "bf16" else 4)))
     return math.ceil(len(images) / math.ceil(len(images) / most))  # as even as can be: what overlaps is read twice
+
+
+def refuse_without_features(model: nn.Module) -> None:
+    """Features are the inputs of a linear layer at the end.
+
+    Raises:
+        InfeasibleError: there is none.
+
+    """
+    last = last_layer(model)
+    if not isinstance(model.get_submodule(last), nn.Linear):
+        raise _no_features(model, last)
 
 
 def _no_features(model: nn.Module, last: str) -> InfeasibleError:

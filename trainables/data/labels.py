@@ -68,7 +68,8 @@ def _rows(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
     if missing := [name for name in COLUMNS if header.count(name) != 1]:
         told = ",".join(header) or "nothing"
         msg = f"line 1: the header must have the columns file,label once each; {', '.join(missing)} not in: {told}"
-        raise _NotLabelsError(msg)
+        other = next((mark for mark in ";\t" if mark in told), "")
+        raise _NotLabelsError(msg + (f"; its columns are parted by {other!r}: save it with commas" if other else ""))
     places = [header.index(name) for name in COLUMNS]
     for row in reader:
         if row:

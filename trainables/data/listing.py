@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -34,16 +35,17 @@ def list_images(folder: Path) -> dict[str, os.stat_result]:
     """All image files below a folder by relative path, sorted; names that begin with a dot are passed over.
 
     Raises:
-        DataError: the folder is absent or cannot be read, or holds images of a format that is not read.
+        DataError: the folder is absent or cannot be read, leads back into itself, or holds images that are not read.
 
     """
     found: dict[str, os.stat_result] = {}
-    unread: list[str] = []
+    faults: list[str] = []
     try:
         if not folder.is_dir():
             raise DataError(f"{folder}: {'no folder' if folder.exists() else 'missing'}")
         for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
             folders[:] = [name for name in folders if not name.startswith(".")]
+            faults += _loops(Path(place), folders)
             inner = Path(place).relative_to(folder).as_posix()
             prefix = "" if inner == "." else f"{inner}/"
             for name in names:
@@ -51,16 +53,34 @@ def list_images(folder: Path) -> dict[str, os.stat_result]:
                 if name.startswith("."):
                     continue
                 if suffix in SUFFIXES:
-                    found[prefix + name] = Path(place, name).stat()
+                    found[prefix + name] = _stat(Path(place, name))
                 elif suffix in UNREAD:
-                    unread.append(f"{Path(place, name)}: images {suffix} are not read; save it as PNG or JPEG")
+                    faults.append(f"{Path(place, name)}: images {suffix} are not read; save it as PNG or JPEG")
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
     except (ValueError, RuntimeError) as error:
         raise DataError(f"{str(folder)!r} is no name of a folder: {error}") from error
-    if unread:
-        raise DataError("\n".join(sorted(unread)))
+    if faults:
+        raise DataError("\n".join(sorted(faults)))
     return dict(sorted(found.items()))
+
+
+def _stat(path: Path) -> os.stat_result:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: is a pipe, a device or a folder, and no image file; remove it")
+    return found
+
+
+def _loops(place: Path, folders: list[str]) -> list[str]:
+    """Faults of links to a folder that they lie in, by which every image would be there many times; they are left out.
+
+    `folders`, the names of those in `place`, is shortened.
+    """
+    above = {place.resolve(), *place.resolve().parents}
+    loops = [name for name in folders if (place / name).is_symlink() and (place / name).resolve() in above]
+    folders[:] = [name for name in folders if name not in loops]
+    return [f"{place / name}: a link to a folder that it lies in; remove it" for name in loops]
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -92,11 +112,11 @@ def hashed(folder: Path, listed: Mapping[str, os.stat_result], notes: Path | Non
     known = _notes(notes)
     images: list[ImageFile] = []
     faults: list[str] = []
-    for path, stat in listed.items():
+    for path, state in listed.items():
         note = known.get(path)
         try:
-            sha256 = note[-1] if note and note[:-1] == _state(stat) else _sha256(folder / path)
-            images.append(ImageFile(path, stat.st_size, sha256))
+            sha256 = note[-1] if note and note[:-1] == _state(state) else _sha256(folder / path)
+            images.append(ImageFile(path, state.st_size, sha256))
         except OSError as error:
             faults.append(f"{folder / path}: cannot be read ({error.strerror})")
     if faults:

@@ -46,7 +46,7 @@ AfterEpoch = Callable[[Progress], bool]
 class Paused:
     """A stage that stopped at the end of an epoch: what it goes on from, and what was known of it there.
 
-    `spent_s` are the seconds of work that went into it, over all its parts.
+    `spent_s` are the seconds of work that it holds, over all its parts; the checkpoint remembers them.
     """
 
     checkpoint: bytes
@@ -118,6 +118,7 @@ class Course:
         states = global_states(self._stage.device)
         made: list[bytes] = []
         epoch, epochs, record = len(training.records), training.settings.epochs, training.records[-1]
+        spent_s = self.before_s + time.perf_counter() - self._began
 
         def checkpoint() -> bytes:
             if len(training.records) != epoch:
@@ -125,17 +126,13 @@ class Course:
                 raise RuntimeError(msg)
             if not made:
                 tensors = training.tensors() | {f"global.{name}": state for name, state in states.items()}
-                spent_s = self._spent_s()
                 made.append(save(Checkpoint(self._origin(), epoch, epochs, spent_s, training.records, tensors)))
             return made[0]
 
         may_stop = not (training.finished or training.rate_rises or protected(epoch - 1, epochs))
         stops = after_epoch(Progress(epoch, epochs, record, may_stop, checkpoint))
         set_global_states(states, self._stage.device)
-        return Paused(checkpoint(), epoch, epochs, record, self._spent_s()) if stops else None
-
-    def _spent_s(self) -> float:
-        return self.before_s + time.perf_counter() - self._began
+        return Paused(checkpoint(), epoch, epochs, record, spent_s) if stops else None
 
     def _origin(self) -> Origin:
         return Origin(

@@ -133,8 +133,9 @@ class Training:
 
     @property
     def rate_rises(self) -> bool:
-        """Whether the learning rate is still on its way up at the end of the last epoch."""
-        return not self.finished and self._rate(len(self.records), 0) > self._rate(len(self.records), -1)
+        """Whether the learning rate will be higher at the end of the next epoch than it was at that of the last one."""
+        done = len(self.records)
+        return not self.finished and self._rate(done + 1, -1) > self._rate(done, -1)
 
     def run_epoch(self) -> None:
         """One more epoch, and its record."""
