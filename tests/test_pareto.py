@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import orchestrator
 from orchestrator.analysis import pareto, tables
 from orchestrator.analysis.objectives import Objective, parse_objectives
-from orchestrator.analysis.pareto import on_grid
+from orchestrator.analysis.dominance import on_grid
 from orchestrator.analysis.repeats import mean_over_seeds
 from orchestrator.errors import TableError
 
@@ -369,9 +369,11 @@ def test_infinite_means_stay_infinite() -> None:
         ({"objectives": {"accuracy": "min"}}, "contradicts the column table"),
         ({"objectives": {"compress.name": "max"}}, "no column 'compress.name'"),
         ({"objectives": {"note": "max"}}, "column 'note' holds .*, not numbers"),
-        ({"objectives": ["accuracy"]}, "neither a mapping"),
-        ({"objectives": []}, "neither a mapping"),
-        ({"objectives": "accuracy"}, "neither a mapping"),
+        ({"objectives": ["acuracy"]}, "unknown column; did you mean 'accuracy'"),
+        ({"objectives": ["compress.pfr"]}, "the column table has no direction for it; write {'compress.pfr': 'max'}"),
+        ({"objectives": ["seed"]}, "this column has no better direction"),
+        ({"objectives": [3]}, "must be a mapping as"),
+        ({"objectives": []}, "must be a mapping as"),
         ({"objectives": {"compression": "max"}, "select_on": "val_accuracy"}, "stands in for the objective accuracy"),
         ({"select_on": "val_acc"}, "did you mean 'val_accuracy'"),
         ({"select_on": "accuracy_drop"}, "contradicts"),

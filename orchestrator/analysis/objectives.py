@@ -43,6 +43,22 @@ def parse_objectives(mapping: Mapping[str, object], *, also: Iterable[str] = ())
     return tuple(_objective(str(column), wanted, known) for column, wanted in mapping.items())
 
 
+def objective_of(column: str, *, also: Iterable[str] = ()) -> Objective:
+    """The objective of a column in the direction that the column table gives it.
+
+    Raises:
+        TableError: an unknown column, or one for which the table has no better direction.
+
+    """
+    known = frozenset(also)
+    _check_column(column, known)
+    better = COLUMNS[column].direction if column in COLUMNS else None
+    if better is None:
+        msg = f"objective {column}: the column table has no direction for it; write {{{column!r}: 'max'}} or 'min'"
+        raise TableError(msg)
+    return Objective(column, better)
+
+
 def _objective(column: str, wanted: object, also: frozenset[str]) -> Objective:
     _check_column(column, also)
     direction, tolerance = _split(column, wanted)
