@@ -21,6 +21,7 @@ from orchestrator.arguments import (
 )
 from orchestrator.errors import OrchestratorError, RunError, TableError
 from orchestrator.label_command import add_label_command
+from orchestrator.report.command import add_report_commands
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_study_commands(commands)
     add_label_command(commands)
     _add_result_commands(commands)
+    add_report_commands(commands)
     _add_deploy_commands(commands)
     _add_reference_commands(commands)
     return parser

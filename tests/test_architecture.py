@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "orchestrator.errors": set(),
     "orchestrator.analysis": {"errors"},
+    "orchestrator.report": {"errors", "words", "durable", "arguments", "analysis", "spec"},
     "orchestrator.spec": {"errors", "analysis.objectives", "trainables.config", "trainables.model_names"},
     "orchestrator.spec.search": {"errors", "analysis.objectives", "analysis.tables", "spec", "search.guide"},
     "orchestrator.spec.load": {"errors", "spec", "search", "trainables.config", "trainables.model_names"},

@@ -1,0 +1,102 @@
+"""A study's tables -> what its report shows, as one JSON object. Everything is computed here; the page only draws."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.analysis.objectives import Objective
+from orchestrator.report import effects, learning, provenance, rows, seconds, settings
+from orchestrator.report.plain import encoded
+from orchestrator.report.source import Source, objectives_of
+
+LEFT_OUT = {"status": "not complete", "mixed_hosts": "timed on different machines", "missing": "without a value"}
+
+
+def payload(source: Source, asked: Mapping[str, object]) -> dict[str, Any]:
+    """All that the page shows; `asked` are the objectives that the user names in place of the study's.
+
+    Raises:
+        TableError: a wrong objective, or trials that cannot be told apart.
+
+    """
+    objectives = objectives_of(source, asked)
+    found = settings.settings_of(source, objectives)
+    numbers = settings.drawn(found)
+    positions = rows.chosen(source.trials, found, numbers)
+    place = np.full(len(source.trials), -1, dtype=np.int64)
+    place[positions] = np.arange(len(positions))
+    return {
+        "study": _study(source),
+        "counts": provenance.counts(source.trials),
+        "objectives": [_objective(one) for one in objectives],
+        "left_out": {LEFT_OUT.get(why, why): count for why, count in found.left_out.items() if count},
+        "axes": list(found.axes),
+        "measured": list(found.measured),
+        "pairs": settings.pairs(objectives, found.measured),
+        "points": settings.points(found, numbers, place),
+        "rasters": settings.rasters(found, objectives),
+        "effects": effects.effects(source.trials, found, objectives),
+        "labelling": learning.labelling(source.trials),
+        "training": learning.training(source, found),
+        "seconds": seconds.seconds(source),
+        "failures": provenance.failures(source.trials),
+        "rows": rows.rows(source.trials, found, positions),
+        "setting": encoded(_drawn_places(found.number[positions], numbers)),
+        "shown": rows.first_shown(source.trials, found.axes, found.measured),
+        "columns": rows.described(source.trials),
+        "provenance": provenance.provenance(source),
+        "times": provenance.times(source),
+    }
+
+
+def _drawn_places(number: settings.Ints, numbers: settings.Ints) -> pd.Series:
+    """The place among the drawn settings of each row's setting, -1 where it is not drawn."""
+    place = np.searchsorted(numbers, number)
+    there = np.isin(number, numbers)
+    return pd.Series(np.where(there, place, -1))
+
+
+def _study(source: Source) -> dict[str, Any]:
+    names = [str(name) for name in source.trials["study"].dropna().unique()]
+    return {
+        "name": ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
+        "question": source.spec.question if source.spec is not None else "",
+        "text": source.text,
+        "why": source.unread,
+        "path": source.path,
+        "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+        "version": version("sweep-orchestrator"),
+        **_export(source),
+    }
+
+
+def _export(source: Source) -> dict[str, Any]:
+    """How a trial is exported: the words around its id, and whether the store is there."""
+    root = source.folder.parent if source.folder is not None else None
+    told = "" if root is None or root == Path("results") else f" --results {shlex.quote(str(root))}"
+    there = root is not None and (root / ".store").is_dir()
+    return {"export": ["orchestrator export ", f" --format packed{told}"], "store": there}
+
+
+def _objective(one: Objective) -> dict[str, Any]:
+    amount = f"{100 * one.tolerance:g} %" if one.relative else f"{one.tolerance:g}"
+    return {"name": one.column, "direction": one.direction, "within": amount if one.tolerance else ""}
+
+
+def said(found: Mapping[str, Any]) -> Sequence[str]:
+    """What a terminal is told of a payload."""
+    counts, points = found["counts"], found["points"]
+    bad = [f"{counts[name]:,} {name}" for name in ("failed", "infeasible", "stopped", "unfinished") if counts[name]]
+    lines = [f"{counts['trials']:,} trials, {counts['complete']:,} complete{''.join(f', {text}' for text in bad)}"]
+    front = sum(points["front"])
+    if front:
+        lines.append(f"front: {front:,} of {points['of']:,} settings, means over the seeds")
+    else:
+        lines.append("no trial has all objectives yet, so there is no front")
+    return lines

@@ -1,0 +1,111 @@
+"""What each axis does to each objective, alone and with a second one."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from orchestrator.analysis.objectives import Objective
+from orchestrator.analysis.repeats import t_quantile
+from orchestrator.analysis.rows import equals, hashable, numbers
+from orchestrator.report.plain import plain, plains
+from orchestrator.report.settings import Settings
+
+MOST_VALUES = 20
+"""Values of an axis told apart; more numbers are put into as many bins of equal counts, more names are cut off."""
+
+MOST_AXES = 8
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The values of one axis: a number for each row, -1 for none, and what each stands for."""
+
+    name: str
+    code: npt.NDArray[np.int64]
+    values: list[Any]
+    binned: bool
+
+
+def effects(trials: pd.DataFrame, settings: Settings, objectives: Sequence[Objective]) -> dict[str, Any]:
+    """Means over all complete cells with a value of an axis, and over those with values of two.
+
+    The mean at a value is that of its seeds' means, and its interval Student's over the seeds (95 %): how sure the mean
+    is, not how widely the cells lie. One seed has no interval.
+    """
+    rows = trials.loc[equals(trials, "role", "cell") & equals(trials, "status", "complete")]
+    names = [one.column for one in objectives]
+    values = pd.DataFrame({name: numbers(rows, name) for name in names}).replace([np.inf, -np.inf], np.nan)
+    axes = [steps(rows, name) for name in settings.axes[:MOST_AXES]]
+    return {
+        "axes": [{"name": axis.name, "values": axis.values, "binned": axis.binned} for axis in axes],
+        "of": len(settings.axes),
+        "alone": [_alone(axis, rows["seed"].to_numpy(), values) for axis in axes],
+        "together": [_together(i, j, axes, values) for i, j in combinations(range(len(axes)), 2)],
+    }
+
+
+def steps(rows: pd.DataFrame, name: str) -> Steps:
+    """The values of an axis in their order; a null is one, the last."""
+    column = hashable(rows[name])
+    if pd.api.types.is_numeric_dtype(column.dtype) and column.nunique() > MOST_VALUES:
+        return _bins(name, numbers(rows, name))
+    # Names stay in the order of the table, which is the study's.
+    codes, found = pd.factorize(column, sort=pd.api.types.is_numeric_dtype(column.dtype))
+    values = plains(found)
+    if len(values) > MOST_VALUES:
+        common = np.sort(np.argsort(-np.bincount(codes[codes >= 0]), kind="stable")[:MOST_VALUES])
+        place = np.full(len(values) + 1, -1)
+        place[common] = np.arange(len(common))
+        return Steps(name, place[codes], [values[i] for i in common], binned=True)
+    if (codes < 0).any():
+        codes, values = np.where(codes < 0, len(values), codes), [*values, None]
+    return Steps(name, codes.astype(np.int64), values, binned=False)
+
+
+def _bins(name: str, column: npt.NDArray[np.float64]) -> Steps:
+    edges = np.unique(np.nanquantile(column, np.linspace(0, 1, MOST_VALUES + 1)))
+    code = np.clip(np.searchsorted(edges, column, side="right") - 1, 0, len(edges) - 2)
+    code = np.where(np.isnan(column), -1, code)
+    means = [plain(column[code == i].mean()) if (code == i).any() else None for i in range(len(edges) - 1)]
+    return Steps(name, code.astype(np.int64), means, binned=True)
+
+
+def _alone(axis: Steps, seed: npt.NDArray[Any], values: pd.DataFrame) -> dict[str, Any]:
+    keep = axis.code >= 0
+    groups = values.loc[keep].groupby([axis.code[keep], seed[keep]])
+    of_seeds = groups.mean().groupby(level=0)
+    places = range(len(axis.values))
+    mean, std, n = (table.reindex(places) for table in (of_seeds.mean(), of_seeds.std(), of_seeds.count()))
+    found: dict[str, Any] = {}
+    for name in values.columns:
+        half = [_half(float(s), int(c) if c == c else 0) for s, c in zip(std[name], n[name], strict=True)]
+        found[str(name)] = {"mean": plains(mean[name]), "half": plains(half)}
+    counts = np.bincount(axis.code[keep], minlength=len(axis.values))
+    return {"axis": axis.name, "cells": counts.tolist(), "objectives": found}
+
+
+def _half(std: float, n: int) -> float:
+    """Half the width of Student's interval of a mean over n seeds."""
+    return t_quantile(CONFIDENCE, n - 1) * std / math.sqrt(n) if n > 1 else math.nan
+
+
+def _together(i: int, j: int, axes: Sequence[Steps], values: pd.DataFrame) -> dict[str, Any]:
+    """Means at each pair of values, rows along the second axis; null where no cell is."""
+    across, up = axes[i], axes[j]
+    keep = (across.code >= 0) & (up.code >= 0)
+    means = values.loc[keep].groupby([up.code[keep], across.code[keep]]).mean()
+    z: dict[str, list[list[Any]]] = {}
+    for name in values.columns:
+        grid = np.full((len(up.values), len(across.values)), np.nan)
+        if len(means):
+            at = np.array(means.index.to_list())
+            grid[at[:, 0], at[:, 1]] = means[name].to_numpy()
+        z[str(name)] = [plains(row) for row in grid]
+    return {"x": i, "y": j, "z": z}

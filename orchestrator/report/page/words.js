@@ -1,0 +1,94 @@
+// Data and words: reading the payload, numbers for a person, elements whose text is never read as HTML.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+
+/** An element; strings among the children become text. */
+function make(tag, attributes = {}, ...children) {
+  const found = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) found.addEventListener(name.slice(2), value);
+    else if (value === true) found.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) found.setAttribute(name, value);
+  }
+  found.append(...children.filter(child => child !== null && child !== undefined));
+  return found;
+}
+
+/** The value of an encoded column at a row. */
+function at(column, row) {
+  if (column.values) return column.values[row];
+  const place = column.at[row];
+  return place < 0 ? null : column.set[place];
+}
+
+const described = name => data.columns[name] || { unit: "", better: null, doc: "" };
+
+function seconds(value) {
+  if (value < 60) return `${value < 10 ? +value.toPrecision(3) : value.toFixed(1)} s`;
+  const minutes = Math.floor(Math.round(value) / 60), rest = Math.round(value) % 60;
+  if (minutes < 60) return `${minutes} min ${String(rest).padStart(2, "0")} s`;
+  return `${Math.floor(minutes / 60).toLocaleString("en")} h ${String(minutes % 60).padStart(2, "0")} min`;
+}
+
+/** A value for a person, in the unit of its column. */
+function shown(name, value) {
+  if (value === null || value === undefined) return "–";
+  if (typeof value !== "number") return String(value);
+  const unit = described(name).unit;
+  if (unit === "fraction") return `${(100 * value).toFixed(2)} %`;
+  if (unit === "s") return seconds(value);
+  if (described(name).config || name === "seed") return String(value);
+  if (Number.isInteger(value) || Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
+  return String(+value.toPrecision(4));
+}
+
+/** A mean with its standard deviation, where seeds have one. */
+function spread(name, mean, std) {
+  if (mean === null || !std) return shown(name, mean);
+  return `${shown(name, mean)} ± ${shown(name, std)}`;
+}
+
+const plural = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+
+/** Text for the chart library, which would read a few tags. */
+const safe = text => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+const cut = (text, most = 28) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+/** The name of an axis of a chart: column, unit and which way is better. */
+function axisTitle(name) {
+  const { unit, better } = described(name);
+  const told = { fraction: " (%)", 1: "", "": "" }[unit] ?? ` (${unit})`;
+  return safe(cut(name, 40)) + told + (better ? ` ${better === "max" ? "↑" : "↓"}` : "");
+}
+
+const factor = name => (described(name).unit === "fraction" ? 100 : 1);
+const scaled = (name, value) => (value === null || value === undefined ? null : value * factor(name));
+
+/** What a person reads of a config leaf's value; a null is a value where the leaf may be null. */
+const leaf = value => (value === null || value === undefined ? "none" : String(value));
+
+/** The setting of a point in a few words: its values on the axes. */
+function settingName(point) {
+  const baseline = at(data.points.baseline, point);
+  const parts = data.axes
+    .map(axis => [axis, at(data.points.config[axis], point)])
+    .filter(([, value]) => baseline === null || value !== null)
+    .map(([axis, value]) => `${axis.slice(axis.indexOf(".") + 1)} ${leaf(value)}`);
+  return [...(baseline ? [`baseline ${baseline}`] : []), ...parts].join(", ") || "the one setting";
+}
+
+/** Remembered for this page alone; a browser may refuse to. */
+const memory = {
+  get(key) { try { return sessionStorage.getItem(`report.${data.study.path}.${key}`); } catch { return null; } },
+  set(key, value) { try { sessionStorage.setItem(`report.${data.study.path}.${key}`, value); } catch { /* stays */ } },
+};
+
+const announce = text => { document.getElementById("said").textContent = text; };
+
+/** A select with these choices, which calls back with the index chosen. */
+function chooser(label, choices, chosen, changed) {
+  const select = make("select", { onchange: event => changed(event.target.selectedIndex) },
+    ...choices.map((choice, i) => make("option", { selected: i === chosen }, choice)));
+  return make("label", {}, `${label} `, select);
+}
