@@ -1,4 +1,4 @@
-"""Learning curves as a figure. matplotlib is loaded when one is drawn, and nothing of its global state is touched."""
+"""Learning curves as a figure."""
 
 import math
 import textwrap
@@ -11,9 +11,27 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis.curves import By, curve
+from orchestrator.analysis.picture_labels import label_ends
+from orchestrator.analysis.picture_style import (
+    COLOURS,
+    DASHES,
+    GREY,
+    INK,
+    LABEL_PT,
+    MARKERS,
+    MM_PER_INCH,
+    NOTE_PT,
+    TICK_PT,
+    check_file,
+    dress,
+    new_figure,
+    save,
+    scale_of,
+    set_ticks,
+    settled_style,
+)
 from orchestrator.analysis.points import ALL_LABELS, RANDOM, STRATEGY
-from orchestrator.analysis.tables import COLUMNS
-from orchestrator.errors import OrchestratorError, TableError
+from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,16 +42,13 @@ X_LABELS = {
     "select_s": "time to choose the images (s)",
     "wall_time_s": "time to choose the images and train (s)",
 }
-SUFFIXES = (".svg", ".png", ".pdf")
 BANDS = {"interval": "95 % interval", "std": "standard deviation"}
 
-# Okabe and Ito, Color Universal Design, 2008: told apart with any colour vision. Its yellow is too pale for lines on
-# white, and black is kept for the line of all labels.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
-_INK, _GREY = "#222222", "#808080"
 _MOST_PANELS = 12
+_PANEL_MM, _LEGEND_FROM_MM = 40.0, 120.0
+_SHORT = 18
+"""Characters of a label that may stand at the end of its line."""
+
 _WIDE = 30
 """Times that the largest abscissa holds the smallest from where on the axis is logarithmic."""
 
@@ -55,6 +70,7 @@ class _Sheet:
     x: str
     band: str
     scale: float
+    width_mm: float | None
     styles: dict[str, _Style] = field(default_factory=dict[str, _Style])
 
 
@@ -65,6 +81,7 @@ def plot(
     x: Literal["labels", "select_s", "wall_time_s"] = "labels",
     by: By = None,
     band: Literal["interval", "std"] = "interval",
+    width_mm: float | None = None,
 ) -> "Figure":
     """The learning curves of a table: a colour and a mark for each, random in grey, all labels as a line across.
 
@@ -80,6 +97,8 @@ def plot(
         by: as in `curves.curve`.
         band: what is shaded around the mean: Student's 95 % interval of the mean, or a standard deviation of the seeds
             on each side.
+        width_mm: of the figure; None: as wide as its panels need beside a legend. Where there is no room for a legend
+            at the right it stands below, and short labels of a single panel stand at the ends of their lines.
 
     Raises:
         TableError: as `curve`; also an unknown `x`, `band` or suffix, nothing to draw, or more than can be told apart.
@@ -92,11 +111,12 @@ def plot(
         msg = f"plot: x={x!r} needs the columns {x} and mixed_hosts; load them too"
         raise TableError(msg)
     names = list(table.columns[: list(table.columns).index("labels")])
-    scale = 100.0 if value in COLUMNS and COLUMNS[value].unit == "fraction" else 1.0
-    sheet = _styled(_Sheet(table, names, x, band, scale))
-    figure = _drawn(sheet, _y_label(value))
+    scale = scale_of(value, table["mean"].to_numpy())
+    sheet = _styled(_Sheet(table, names, x, band, scale.factor, width_mm))
+    with settled_style():
+        figure = _drawn(sheet, scale.label)
     if path is not None:
-        _save(figure, Path(path))
+        save(figure, Path(path))
     return figure
 
 
@@ -107,9 +127,7 @@ def _check(x: str, band: str, path: str | Path | None) -> None:
     if band not in BANDS:
         msg = f"plot: unknown band {band!r}; valid are {', '.join(BANDS)}"
         raise TableError(msg)
-    if path is not None and Path(path).suffix not in SUFFIXES:
-        msg = f"plot: {path}: the suffix says the format; valid are {', '.join(SUFFIXES)}"
-        raise TableError(msg)
+    check_file(path)
 
 
 def _styled(sheet: _Sheet) -> _Sheet:
@@ -119,16 +137,16 @@ def _styled(sheet: _Sheet) -> _Sheet:
         name for name, strategy in zip(names, table[STRATEGY], strict=True) if strategy not in (RANDOM, ALL_LABELS)
     ]
     different = list(dict.fromkeys(lines))
-    most = len(_COLOURS) * len(_DASHES)
+    most = len(COLOURS) * len(DASHES)
     if len(different) > most:
         msg = f"plot: {len(different)} curves cannot be told apart, at most {most}; draw fewer rows of the table"
         raise TableError(msg)
     for i, name in enumerate(different):
-        dash, colour = divmod(i, len(_COLOURS))
-        sheet.styles[name] = _Style(_COLOURS[colour], _DASHES[dash], _MARKERS[colour])
+        dash, colour = divmod(i, len(COLOURS))
+        sheet.styles[name] = _Style(COLOURS[colour], DASHES[dash], MARKERS[colour])
     chance = dict.fromkeys(name for name, strategy in zip(names, table[STRATEGY], strict=True) if strategy == RANDOM)
     for i, name in enumerate(chance):
-        sheet.styles[name] = _Style(_GREY, _DASHES[i % len(_DASHES)], "o", order=2)
+        sheet.styles[name] = _Style(GREY, DASHES[i % len(DASHES)], "o", order=2)
     return sheet
 
 
@@ -151,23 +169,13 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _y_label(value: str) -> str:
-    name = {"accuracy": "test accuracy", "val_accuracy": "validation accuracy"}.get(value, _words(value))
-    unit = COLUMNS[value].unit if value in COLUMNS else ""
-    return name + {"fraction": " (%)", "": "", "1": ""}.get(unit, f" ({unit})")
-
-
 def _drawn(sheet: _Sheet, y_label: str) -> "Figure":
-    figure_type = _figure_type()
     panels = list(_panels(sheet))
-    columns = 2 if len(panels) == 4 else min(len(panels), 3)
-    lines = math.ceil(len(panels) / columns)
-    size = (6.6, 3.8) if len(panels) == 1 else (1.9 + 2.7 * columns, 0.5 + 2.5 * lines)
-    figure: Figure = figure_type(figsize=size, layout="constrained", facecolor="white")
+    columns, lines, figure = _laid_out(len(panels), sheet.width_mm)
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
     handles: dict[str, tuple[float, Any]] = {}
     for axes, (title, rows) in zip(grid, panels, strict=False):
-        axes.set_title(title, fontsize=9, color=_INK)
+        axes.set_title(title, fontsize=LABEL_PT, color=INK)
         for name, height, handle in _draw_panel(axes, rows, sheet):
             handles.setdefault(name, (height, handle))
     for axes in grid[len(panels) :]:
@@ -175,23 +183,34 @@ def _drawn(sheet: _Sheet, y_label: str) -> "Figure":
     shown = list(grid[: len(panels)])
     _dress(shown, sheet)
     for axes in shown[::columns]:
-        axes.set_ylabel(y_label, fontsize=9.5, color=_INK)
+        axes.set_ylabel(y_label, fontsize=LABEL_PT, color=INK)
     for axes in shown[-columns:]:
-        axes.set_xlabel(X_LABELS[sheet.x], fontsize=9.5, color=_INK)
+        axes.set_xlabel(X_LABELS[sheet.x], fontsize=LABEL_PT, color=INK)
         axes.tick_params(labelbottom=True)
-    _legend(figure, handles, sheet)
+    if _is_narrow(sheet.width_mm) and len(panels) == 1 and max(map(len, handles)) <= _SHORT:
+        _label_lines(shown[0], handles, sheet)
+    else:
+        _legend(figure, handles, sheet)
     return figure
 
 
-def _figure_type() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
-        msg = "matplotlib is not installed; figures need it: pip install matplotlib"
-        raise OrchestratorError(msg) from error
-    return Figure
+def _laid_out(panels: int, width_mm: float | None) -> tuple[int, int, "Figure"]:
+    """Columns and lines of panels, and the figure for them."""
+    columns = 2 if panels == 4 else min(panels, 3)
+    if width_mm is not None:
+        columns = max(1, min(columns, int(width_mm / _PANEL_MM)))
+    lines = math.ceil(panels / columns)
+    size = (6.6, 3.8) if panels == 1 else (1.9 + 2.7 * columns, 0.5 + 2.5 * lines)
+    wide, high = size[0] * MM_PER_INCH, size[1] * MM_PER_INCH
+    if width_mm is None:
+        return columns, lines, new_figure(wide, high)
+    beside = 0.74 if _is_narrow(width_mm) else 0.62
+    return columns, lines, new_figure(width_mm, 12 + beside * lines * width_mm / columns)
+
+
+def _is_narrow(width_mm: float | None) -> bool:
+    """Whether a legend at the right would leave no room for the panels."""
+    return width_mm is not None and width_mm < _LEGEND_FROM_MM
 
 
 def _panels(sheet: _Sheet) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -223,10 +242,10 @@ def _draw_panel(axes: "Axes", rows: pd.DataFrame, sheet: _Sheet) -> Iterator[tup
         name, strategy = _label(own.iloc[0], sheet.by), str(own[STRATEGY].iloc[0])
         heights = own["mean"].to_numpy() * sheet.scale
         if strategy == ALL_LABELS:
-            yield name, heights[-1], axes.axhline(heights[-1], color=_INK, linewidth=1, linestyle=(0, (5, 2)), zorder=1)
+            yield name, heights[-1], axes.axhline(heights[-1], color=INK, linewidth=1, linestyle=(0, (5, 2)), zorder=1)
         elif strategy == RANDOM and _is_free(rows, sheet.x):
             label = f"{name}, {own['labels'].iloc[-1]:,} labels"
-            yield label, heights[-1], axes.axhline(heights[-1], color=_GREY, linewidth=1.2, zorder=1)
+            yield label, heights[-1], axes.axhline(heights[-1], color=GREY, linewidth=1.2, zorder=1)
         elif own[sheet.x].notna().any():
             yield name, heights[-1], _draw_curve(axes, own, sheet, sheet.styles[name])
 
@@ -257,26 +276,13 @@ def _edges(own: pd.DataFrame, sheet: _Sheet) -> tuple[Any, Any]:
 
 def _dress(panels: Sequence["Axes"], sheet: _Sheet) -> None:
     """Limits, ticks and grid. The means and a spread around them are in view; a wide interval is cut off."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
-
     low, high = _heights(sheet)
     margin = 0.05 * (high - low) or 1.0
     decades = _decades(sheet)
     for axes in panels:
         axes.set_ylim(low - margin, high + margin)
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        if decades:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)))
-        axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda number, _: f"{number:,.0f}" if number >= 1 else f"{number:g}")
-        )
-        axes.minorticks_off()
-        axes.tick_params(labelsize=8.5, colors=_INK, length=3)
-        axes.grid(visible=True, color="#E6E6E6", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_GREY)
+        set_ticks(axes.xaxis, decades)
+        dress(axes)
 
 
 def _heights(sheet: _Sheet) -> tuple[float, float]:
@@ -293,14 +299,26 @@ def _decades(sheet: _Sheet) -> float:
     return math.log10(at.max() / at.min()) if wide else 0.0
 
 
+def _label_lines(axes: "Axes", handles: dict[str, tuple[float, Any]], sheet: _Sheet) -> None:
+    axes.set_title(_caption(sheet).replace("\n", " "), fontsize=NOTE_PT, color=GREY, loc="left", pad=3)
+    ends: list[tuple[float, float, str, str]] = []
+    for name, (height, line) in handles.items():
+        across = len(line.get_xdata()) == 2 and line.get_transform() != axes.transData
+        end = axes.get_xlim()[1] if across else float(line.get_xdata()[-1])
+        ends.append((end, height, name, line.get_color()))
+    label_ends(axes, ends)
+
+
 def _legend(figure: "Figure", handles: dict[str, tuple[float, Any]], sheet: _Sheet) -> None:
     ordered = sorted(handles.items(), key=lambda item: -item[1][0])
+    narrow = _is_narrow(sheet.width_mm)
+    caption = _caption(sheet).replace("\n", " ") if narrow else _caption(sheet)
     legend = figure.legend(
-        [handle for _, (_, handle) in ordered], [_wrapped(name) for name, _ in ordered], loc="outside right upper",
-        frameon=False, fontsize=8.5, labelcolor=_INK, handlelength=2.4, title=_caption(sheet), title_fontsize=8,
-        alignment="left",
+        [handle for _, (_, handle) in ordered], [_wrapped(name) for name, _ in ordered],
+        loc="outside lower left" if narrow else "outside right upper", ncols=2 if narrow else 1, frameon=False,
+        fontsize=TICK_PT, labelcolor=INK, handlelength=2.4, title=caption, title_fontsize=NOTE_PT, alignment="left",
     )  # fmt: skip
-    legend.get_title().set_color(_GREY)
+    legend.get_title().set_color(GREY)
 
 
 def _wrapped(label: str) -> str:
@@ -315,16 +333,3 @@ def _caption(sheet: _Sheet) -> str:
         return "one seed"
     seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
     return f"mean of {seeds},\nshaded: {BANDS[sheet.band]}"
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    import matplotlib as mpl
-
-    # Without a date and with fixed ids an equal table gives an equal file.
-    dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
-    try:
-        with mpl.rc_context({"svg.hashsalt": "curves"}):
-            figure.savefig(path, dpi=200, metadata=dated)
-    except OSError as error:
-        msg = f"{path}: the figure cannot be written: {error.strerror}"
-        raise OrchestratorError(msg) from error

@@ -1,0 +1,190 @@
+"""What a picture of a front shows: the trials, the mean of each setting, and the baselines beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.analysis import pareto
+from orchestrator.analysis.objectives import Objective
+from orchestrator.analysis.picture_style import COLUMN_MM, Scale, scale_of, value_text
+from orchestrator.analysis.repeats import mean_over_seeds
+from orchestrator.analysis.rows import Floats, Mask, equals, need, numbers
+from orchestrator.analysis.settings import varied_leaves
+from orchestrator.errors import TableError
+
+LOGARITHMIC_FROM = 4.0
+"""Times that the largest value holds the smallest from where on sizes and times are drawn on a logarithmic axis."""
+
+_FAR = 0.5
+"""A baseline farther outside the trials than this share of their range is a line across, not a point."""
+
+_MOST_LINES = 4
+
+_BASELINES = {
+    "dense": "dense",
+    "dense_finetuned": "dense, trained on",
+    "binary": "one bit, unpruned",
+    "random": "random labels",
+    "all_labels": "all labels",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FrontRequest:
+    """What to draw: two objectives, and which columns shape, colour and label the points.
+
+    Args:
+        x: objective along the abscissa.
+        y: objective along the ordinate.
+        mark: leaves; each combination of their values has a mark of its own, and all means are drawn.
+        colour: a column of numbers that colours the means, with a bar beside the picture.
+        label: leaves whose values stand beside points; None takes those in which the members of the front differ.
+        width_mm: of the picture.
+
+    """
+
+    x: Objective
+    y: Objective
+    mark: Sequence[str] = ()
+    colour: str | None = None
+    label: Sequence[str] | None = None
+    width_mm: float = COLUMN_MM
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A baseline as a line across: the axis on which it has its place, the place as drawn, and the baseline."""
+
+    axis: Literal["x", "y"]
+    at: float
+    value: float
+    row: pd.Series
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Single trials, and the means over seeds of each setting (`member`: on the front) and baseline."""
+
+    asked: FrontRequest
+    trials: pd.DataFrame
+    settings: pd.DataFrame
+    baselines: pd.DataFrame
+    x: Scale
+    y: Scale
+
+    @property
+    def axes(self) -> tuple[tuple[Literal["x", "y"], Objective, Scale], ...]:
+        """Name, objective and scale of both."""
+        return ("x", self.asked.x, self.x), ("y", self.asked.y, self.y)
+
+    @property
+    def members(self) -> pd.DataFrame:
+        """The front, from left to right."""
+        return self.settings.loc[self.settings["member"]].sort_values([self.asked.x.column, self.asked.y.column])
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """The means that are drawn: the members; with marks or colours asked for, all."""
+        return self.settings if self.asked.mark or self.asked.colour else self.members
+
+    def at(self, rows: pd.DataFrame) -> tuple[Floats, Floats]:
+        """Where rows are drawn, shapes (rows,)."""
+        return self.x(numbers(rows, self.asked.x.column)), self.y(numbers(rows, self.asked.y.column))
+
+    def spread(self, rows: pd.DataFrame) -> tuple[Floats, Floats]:
+        """The standard deviations of means as drawn, 0 where there is one seed."""
+        x, y = (scale(rows[f"{one.column}_std"]) for _, one, scale in self.axes)
+        return np.nan_to_num(x), np.nan_to_num(y)
+
+
+def content_of(df: pd.DataFrame, asked: FrontRequest) -> Content:
+    """What there is to draw of a table of trials; which rows take part is as in `pareto.front`.
+
+    Raises:
+        TableError: as `pareto.front`; also an absent column, or nothing to draw.
+
+    """
+    both = (asked.x, asked.y)
+    names = [one.column for one in both]
+    need(df, [*names, *asked.mark, *(asked.label or ()), *([asked.colour] if asked.colour else [])])
+    trials = df.loc[pareto.rank(df, both).notna()]
+    if trials.empty:
+        msg = f"plot: no complete trial has both {names[0]} and {names[1]} yet; there is nothing to draw"
+        raise TableError(msg)
+    settings = mean_over_seeds(trials, [*names, *([asked.colour] if asked.colour else [])])
+    settings["member"] = settings.index.isin(pareto.front(settings, both, role=None).index)
+    x, y = (scale_of(name, numbers(settings, name)) for name in names)
+    return Content(asked, trials, settings, _baselines(df, names), x, y)
+
+
+def _baselines(df: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    if "baseline" not in df.columns:
+        return pd.DataFrame(columns=[*names, "baseline"])
+    rows = df.loc[equals(df, "role", "baseline") & equals(df, "status", "complete")].dropna(subset=names)
+    return mean_over_seeds(rows, names)
+
+
+def near_and_far(content: Content) -> tuple[pd.DataFrame, list[Line]]:
+    """Baselines among the trials, and those that are lines across because they lie far off in the other coordinate."""
+    rows = content.baselines
+    inside = {axis: _is_near(content, rows, scale, one) for axis, one, scale in content.axes}
+    lines: list[Line] = []
+    for axis, other, one, scale in (
+        ("y", "x", content.asked.y, content.y),
+        ("x", "y", content.asked.x, content.x),
+    ):
+        for _, row in rows.loc[inside[axis] & ~inside[other]].iterrows():
+            lines.append(Line(axis, float(scale(row[one.column])), float(row[one.column]), row))
+    return rows.loc[inside["x"] & inside["y"]], _fewer(lines, content)
+
+
+def _is_near(content: Content, rows: pd.DataFrame, scale: Scale, one: Objective) -> Mask:
+    own, others = scale(numbers(rows, one.column)), scale(numbers(content.settings, one.column))
+    if decades(content, scale, one):
+        own, others = np.log(np.maximum(own, np.finfo(np.float64).tiny)), np.log(others)
+    margin = _FAR * (others.max() - others.min())
+    return (own >= others.min() - margin) & (own <= others.max() + margin)
+
+
+def _fewer(lines: list[Line], content: Content) -> list[Line]:
+    """Where there are many lines, the best of each name."""
+    if len(lines) <= _MOST_LINES:
+        return lines
+    best: dict[tuple[str, str], Line] = {}
+    for line in lines:
+        one = content.asked.x if line.axis == "x" else content.asked.y
+        sign = 1 if one.direction == "max" else -1
+        known = best.setdefault((line.axis, str(line.row["baseline"])), line)
+        if sign * line.value > sign * known.value:
+            best[line.axis, str(line.row["baseline"])] = line
+    return list(best.values())
+
+
+def decades(content: Content, scale: Scale, one: Objective) -> float:
+    """Powers of ten between the ends of an axis, 0 where it is linear: fractions always are."""
+    values = scale(numbers(content.trials, one.column))
+    wide = scale.unit not in ("%", "points") and values.min() > 0 and values.max() >= LOGARITHMIC_FROM * values.min()
+    return float(np.log10(values.max() / values.min())) if wide else 0.0
+
+
+def baseline_words(name: str) -> str:
+    """A baseline's name in words."""
+    return _BASELINES.get(name, name.replace("_", " "))
+
+
+def line_words(line: Line, content: Content) -> str:
+    """The name of a baseline that is a line, what tells it from its like, and its value."""
+    words = baseline_words(str(line.row["baseline"]))
+    alike = content.baselines.loc[content.baselines["baseline"] == line.row["baseline"]]
+    leaves = [leaf for leaf in (content.asked.mark or varied_leaves(alike)) if alike[leaf].nunique() > 1]
+    told = f"{words} ({values_text(line.row, leaves)})" if leaves else words
+    scale = content.x if line.axis == "x" else content.y
+    return f"{told}, {scale.text(line.value)}"
+
+
+def values_text(row: pd.Series, leaves: Sequence[str]) -> str:
+    """The values of some leaves, apart by strokes."""
+    return " / ".join(value_text(row[name]) for name in leaves)
