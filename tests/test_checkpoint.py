@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.config import TrialConfig, resolve
+from trainables.config import DataConfig, TrialConfig, resolve
 from trainables.data.load import Dataset, load
 from trainables.errors import CheckpointError
 from trainables.keys import PathFinder, Stage
@@ -109,7 +110,12 @@ def method_path(name: str) -> tuple[Stage, ...]:
 
 
 def images(stage: Stage) -> Dataset:
-    return load(stage.config.data, 0, Path())
+    return read(stage.config.data.model_dump_json())
+
+
+@cache
+def read(config: str) -> Dataset:
+    return load(DataConfig.model_validate_json(config), 0, Path())
 
 
 def disturb() -> None:

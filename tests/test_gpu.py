@@ -10,7 +10,7 @@ from trainables.config import DataConfig, ModelConfig, StqConfig, TrainConfig, T
 from trainables.data.load import Dataset, load, normalise
 from trainables.keys import PathFinder
 from trainables.models.build import build, initialise
-from trainables.stages import run_stage
+from trainables.stages import Paused, run_stage
 from trainables.training.loop import CHUNK_BYTES, Settings, accuracy, fit
 from trainables.training.randomness import generator
 from trainables.training.sgd import Sgd
@@ -99,6 +99,27 @@ def test_a_path_of_stages_runs_on_a_gpu(digits: Dataset) -> None:
         found |= outcome.metrics
     assert (found["accuracy"] or 0) > 0.8
     assert found["pfr_achieved"] == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_stage_that_is_stopped_at_every_epoch_gives_the_same_bits(digits: Dataset) -> None:
+    config = TrialConfig(
+        data=DataConfig(name="digits", augment="crop_flip"),
+        model=ModelConfig(name="resnet8", width=8),
+        train=TrainConfig(epochs=3, precision="bf16"),
+        compress=StqConfig(method="stq", pfr=0.25, scope="all", epochs=3, distill=0.3),
+    )
+    parent: bytes | None = None
+    for stage in PathFinder("cuda").path(resolve(config, "bf16"), 0)[:2]:
+        checkpoint: bytes | None = None
+        for _ in range(3):
+            torch.cuda.manual_seed(17)
+            paused = run_stage(stage, digits, parent, resume=checkpoint, after_epoch=lambda _: True)
+            assert isinstance(paused, Paused)
+            checkpoint = paused.checkpoint
+        whole, parts = run_stage(stage, digits, parent), run_stage(stage, digits, parent, resume=checkpoint)
+        assert whole.artifact == parts.artifact
+        assert [record["loss"] for record in whole.history] == [record["loss"] for record in parts.history]
+        parent = whole.artifact
 
 
 def test_images_come_in_larger_chunks_to_a_gpu() -> None:
