@@ -30,6 +30,7 @@ from orchestrator.label_files import RESTART, Rounds, StoredRound, with_answers,
 from orchestrator.locks import study_lock
 from trainables.data.labels import Row, read_labels
 from trainables.data.pictures import told_faults
+from trainables.errors import CodeError, InfeasibleError
 from trainables.sources import importable
 
 Stop = Literal["budget", "images", "time"]
@@ -146,6 +147,8 @@ def _standing(desk: Desk, stored: StoredRound, stop_after_s: float | None) -> St
     gone = len(members) - len(kept)
     notes = [f"images of the trajectory that are gone from {desk.facts.folder}: {gone}"] if gone else []
     notes += [f"labels that were not asked for: {len(extra)}; their images join the round"] if extra else []
+    if (budget := desk.select.budget) > len(desk.sums):
+        notes.append(f"select.budget {budget:,} is more than the {len(desk.sums):,} images: asking ends with the last")
     round_of = set(members[len(members) - stored.asked :])
     return Standing(
         study=desk.request.spec.study,
@@ -180,10 +183,15 @@ def _stop(desk: Desk, stored: StoredRound, known: int, stop_after_s: float | Non
 
 
 def _begun(desk: Desk, rounds: Rounds) -> StoredRound:
-    """Round 0, drawn by chance. The images are decoded, so that a damaged one is told before anybody labels."""
+    """Round 0, drawn by chance. A damaged image, or a network that cannot choose, is told before anybody labels."""
     from trainables.active import labelling, trajectory
 
     data = labelling.pool_of(images_of(desk), list(desk.sums))
+    with importable(desk.request.code_folder):
+        try:
+            labelling.refuse_network(desk.config, data)
+        except (CodeError, InfeasibleError) as error:
+            raise RunError(f"{desk.request.spec.source}: {error}") from error
     places = {file: number for number, file in enumerate(desk.sums)}
     given = [places[file] for file in desk.known]
     drawn = labelling.begin(desk.config, desk.seed, data, given)

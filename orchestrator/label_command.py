@@ -37,6 +37,8 @@ def _next(options: argparse.Namespace) -> int:
     from orchestrator.label import label_next
     from trainables.errors import TrialError
 
+    if options.out is not None and options.page is not None and options.out.resolve() == options.page.resolve():
+        raise RunError(f"{options.out}: --out and --page name one file; name two")
     _refuse_foreign_page(options.page)
     try:
         here = label_next(_request(options, restart=options.restart, stop_after_s=options.stop_after_s))

@@ -250,7 +250,11 @@ def test_faults_of_a_labels_file_are_told_with_their_lines(tmp_path: Path) -> No
     ("content", "told"),
     [
         (b"image,label\n0.png,a\n", "line 1: the header must have the columns file,label once each; file not in"),
-        (b"file;label\n0.png;a\n", "line 1: the header must have the columns file,label"),
+        (
+            b"file;label\n0.png;a\n",
+            "line 1: the header must have the columns file,label once each; file, label not in: file;label; "
+            "its columns are parted by ';': save it with commas",
+        ),
         (b"", "line 1: the header must"),
         (b"file,label\n0.png,\xff\n", "not UTF-8 text"),
         (b'file,label\n"0.png,a\n', "unexpected end of data"),
@@ -344,6 +348,27 @@ def test_a_name_without_a_dot_has_no_suffix(root: Path) -> None:
     for name in ("png", "JPG", "heic"):
         (root / "images/ant" / name).write_text("no image")
     assert fingerprint(root / "images") == before
+
+
+def test_a_link_into_itself_and_what_is_no_file_are_refused(root: Path) -> None:
+    folder = root / "images"
+    before = facts(folder).fingerprint
+    (folder / "ant" / "more").symlink_to(folder)
+    (folder / "bee" / "loop").symlink_to(".")
+    assert refused(root)[1:-1] == [
+        f"  {folder / 'ant' / 'more'}: a link to a folder that it lies in; remove it",
+        f"  {folder / 'bee' / 'loop'}: a link to a folder that it lies in; remove it",
+    ]
+    (folder / "ant" / "more").unlink()
+    (folder / "bee" / "loop").unlink()
+    (root / "elsewhere").mkdir()
+    (folder / "ant" / "elsewhere").symlink_to(root / "elsewhere")
+    assert facts(folder).fingerprint == before
+    os.mkfifo(folder / "ant" / "pipe.png")
+    assert (
+        refused(root)[1]
+        == f"  {folder / 'ant' / 'pipe.png'}: is a pipe, a device or a folder, and no image file; remove it"
+    )
 
 
 def test_every_image_that_cannot_be_decoded_is_named(root: Path) -> None:
@@ -517,6 +542,8 @@ def test_facts_and_cache_need_no_tensor_library(root: Path) -> None:
         ({"name": "imagefolder", "folder": "x", "channels": 2}, "neither 1 .grey. nor 3"),
         ({"name": "imagefolder", "folder": "x", "classes": ("a", "b")}, "data.classes belongs to a labels file"),
         ({"name": "imagefolder", "folder": "x", "labels": "y", "classes": ("a", "a")}, "'a' is there twice"),
+        ({"name": "imagefolder", "folder": "x", "labels": "y", "classes": ("a", " b")}, "no row .* says ' b'"),
+        ({"name": "imagefolder", "folder": "x", "labels": "y", "classes": ("a", "")}, "no row .* says ''"),
     ],
 )
 def test_leaves_that_do_not_fit_the_set_are_refused(leaves: dict[str, object], told: str) -> None:

@@ -255,7 +255,9 @@ def test_a_budget_inside_a_round_takes_its_prefix_and_a_larger_one_the_rest(
 
 def test_it_ends_when_every_image_is_labelled(person: Person) -> None:
     person.study({"budget": 500, "query_sizes": [35]})
-    person.answer(person.next())
+    first = person.next()
+    assert "select.budget 500 is more than the 60 images: asking ends with the last" in person.wrong
+    person.answer(first)
     person.answer(person.next())
     last = person.next()
     assert len(last) == 5
@@ -531,6 +533,9 @@ def test_files_that_the_person_wrote_are_not_written_over(person: Person) -> Non
     assert "labels.csv: is there and is no proposal" in person.refused("next", "--out", "data/digits/labels.csv")[0]
     assert "is there and is no page" in person.refused("next", "--page", "next.csv")[0]
     assert "cannot be written" in person.refused("next", "--out", "nowhere/next.csv")[0]
+    assert person.refused("next", "--out", "one.csv", "--page", "./one.csv") == [
+        "one.csv: --out and --page name one file; name two"
+    ]
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -596,6 +601,32 @@ def test_a_damaged_image_is_told_before_anybody_labels(person: Person) -> None:
     (person.images / "13.png").write_bytes(b"no image")
     assert any("13.png: cannot be read as an image" in line for line in person.refused("next"))
     assert Rounds(person.state).newest() is None
+
+
+NETWORKS = """\
+from torch import nn
+
+def without_linear_layer(channels, classes):
+    return nn.Sequential(nn.Conv2d(channels, classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+def of_larger_images(channels, classes):
+    return nn.Sequential(nn.Conv2d(channels, 4, 9), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+"""
+
+
+def test_a_network_that_cannot_choose_is_told_before_anybody_labels(person: Person) -> None:
+    Path("labelled_nets.py").write_text(NETWORKS)
+    person.study({"strategy": "badge"})
+
+    def of(name: str) -> list[str]:
+        return ["--allow-code", "--set", f"model={{name: 'labelled_nets:{name}'}}"]
+
+    told = person.refused("next", *of("without_linear_layer"))
+    assert told[0].startswith("digits60.yaml: Sequential has no linear layer at its end whose inputs are features")
+    told = person.refused("next", *of("of_larger_images"))
+    assert told[0].startswith("digits60.yaml: labelled_nets:of_larger_images does not take images of 8x8 pixels")
+    assert Rounds(person.state).newest() is None
+    assert len(person.next(*of("of_larger_images"), "--set", "select.proxy=resnet8")) == 20
 
 
 def test_only_one_process_is_at_the_labels_of_a_study(person: Person) -> None:
