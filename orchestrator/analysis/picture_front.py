@@ -20,7 +20,7 @@ from orchestrator.analysis.picture_front_parts import (
     near_and_far,
     values_text,
 )
-from orchestrator.analysis.picture_labels import Label, boxes_along, boxes_around, place_labels
+from orchestrator.analysis.picture_labels import Label, boxes_along, boxes_around, place_labels, settle
 from orchestrator.analysis.picture_style import (
     COLOUR_MAP,
     COLOURS,
@@ -31,6 +31,7 @@ from orchestrator.analysis.picture_style import (
     MARKERS,
     NOTE_PT,
     TICK_PT,
+    caption,
     check_file,
     dress,
     name_axes,
@@ -102,8 +103,7 @@ def _draw(figure: "Figure", content: Content) -> None:
         draw(line.at, color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1.5)
     leaves = _label_leaves(content)
     if leaves:
-        names = " / ".join(map(words_of, leaves))
-        axes.set_title(f"beside points: {names}", fontsize=NOTE_PT, color=GREY, loc="left", pad=3)
+        caption(axes, f"beside points: {' / '.join(map(words_of, leaves))}", content.asked.width_mm)
     _draw_legend(figure, content, marks, has_baselines=len(near) > 0)
     _write_labels(axes, content, (near, lines), corners, leaves)
 
@@ -252,7 +252,7 @@ def _write_labels(
 ) -> None:
     """Baselines first, which are few; then the ends of the front, then what lies between."""
     near, lines = baselines
-    labels = [_line_label(axes, line, line_words(line, content)) for line in lines]
+    labels = [_line_label(axes, together, content) for together in _close_lines(axes, lines)]
     for name, rows in near.groupby("baseline", sort=False):
         labels.append(Label(baseline_words(str(name)), np.column_stack(content.at(rows)), GREY))
     if leaves:
@@ -269,14 +269,37 @@ def _write_labels(
     place_labels(axes, labels, np.vstack(obstacles), boxes_around(axes, *content.at(content.trials), 1.2))
 
 
-def _line_label(axes: "Axes", line: Line, words: str) -> Label:
-    """At the left or upper end of a line if there is room, else farther along it."""
+def _close_lines(axes: "Axes", lines: Sequence[Line]) -> list[list[Line]]:
+    """Lines between which no words have room are labelled together."""
+    settle(axes)
+    room = 2 * NOTE_PT * axes.figure.dpi / 72
+    found: list[list[Line]] = []
+    for line in sorted(lines, key=lambda line: (line.axis, -line.at)):
+        former = found[-1][-1] if found else None
+        if former is not None and former.axis == line.axis and _pixels_between(axes, former, line) < room:
+            found[-1].append(line)
+        else:
+            found.append([line])
+    return found
+
+
+def _pixels_between(axes: "Axes", one: Line, other: Line) -> float:
+    low, high = axes.get_xlim()[0], axes.get_ylim()[0]
+    ends = [(line.at, high) if line.axis == "x" else (low, line.at) for line in (one, other)]
+    return float(np.abs(np.diff(axes.transData.transform(ends), axis=0)).max())
+
+
+def _line_label(axes: "Axes", lines: Sequence[Line], content: Content) -> Label:
+    """At the left or upper end of lines if there is room, else farther along them."""
     shares = np.linspace(0.02, 0.98, _POINTS_ALONG)
-    if line.axis == "y":
-        transform, at = axes.get_yaxis_transform(), np.column_stack([shares, np.full(_POINTS_ALONG, line.at)])
-    else:
-        transform, at = axes.get_xaxis_transform(), np.column_stack([np.full(_POINTS_ALONG, line.at), shares[::-1]])
-    return Label(words, axes.transData.inverted().transform(transform.transform(at)), GREY, along=line.axis)
+    points: list[Floats] = []
+    for line in lines:
+        across = np.full(_POINTS_ALONG, line.at)
+        at = np.column_stack([shares, across] if line.axis == "y" else [across, shares[::-1]])
+        transform = axes.get_yaxis_transform() if line.axis == "y" else axes.get_xaxis_transform()
+        points.append(axes.transData.inverted().transform(transform.transform(at)))
+    words = "; ".join(line_words(line, content) for line in lines)
+    return Label(words, np.vstack(points), GREY, along=lines[0].axis)
 
 
 def _line_box(axes: "Axes", line: Line) -> Floats:

@@ -123,21 +123,18 @@ def content_of(df: pd.DataFrame, asked: FrontRequest) -> Content:
 def _baselines(df: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     if "baseline" not in df.columns:
         return pd.DataFrame(columns=[*names, "baseline"])
-    rows = df.loc[equals(df, "role", "baseline") & equals(df, "status", "complete")].dropna(subset=names)
+    rows = df.loc[equals(df, "role", "baseline") & equals(df, "status", "complete")].dropna(subset=names, how="all")
     return mean_over_seeds(rows, names)
 
 
 def near_and_far(content: Content) -> tuple[pd.DataFrame, list[Line]]:
-    """Baselines among the trials, and those that are lines across because they lie far off in the other coordinate."""
+    """Baselines among the trials, and those that are lines across because the other coordinate is far off or null."""
     rows = content.baselines
     inside = {axis: _is_near(content, rows, scale, one) for axis, one, scale in content.axes}
     lines: list[Line] = []
-    for axis, other, one, scale in (
-        ("y", "x", content.asked.y, content.y),
-        ("x", "y", content.asked.x, content.x),
-    ):
-        for _, row in rows.loc[inside[axis] & ~inside[other]].iterrows():
-            lines.append(Line(axis, float(scale(row[one.column])), float(row[one.column]), row))
+    for (axis, one, scale), (other, _, _) in zip(content.axes, reversed(content.axes), strict=True):
+        values = [(float(row[one.column]), row) for _, row in rows.loc[inside[axis] & ~inside[other]].iterrows()]
+        lines += [Line(axis, float(scale(value)), value, row) for value, row in values]
     return rows.loc[inside["x"] & inside["y"]], _fewer(lines, content)
 
 

@@ -129,9 +129,11 @@ def _grid(rows: pd.DataFrame, x: str, y: str, value: str) -> _Grid:
         raise TableError(msg)
     groups = table.groupby(["y", "x"])["value"]
     shape = pd.MultiIndex.from_product([ys, xs], names=["y", "x"])
-    means, counts = (found.reindex(shape).to_numpy(dtype=np.float64) for found in (groups.mean(), groups.count()))
-    size = (len(ys), len(xs))
-    return _Grid(means.reshape(size), counts.reshape(size), xs, ys)
+    means, counts = (
+        np.asarray(found.reindex(shape), dtype=np.float64).reshape(len(ys), len(xs))
+        for found in (groups.mean(), groups.count())
+    )
+    return _Grid(means, counts, xs, ys)
 
 
 def _order(value: object) -> tuple[int, float, str]:
@@ -175,7 +177,7 @@ def _write_values(axes: "Axes", image: "AxesImage", means: Floats, decimals: int
         size_told = f"{means.shape[1]} x {means.shape[0]}"
         msg = f"plot: {size_told} numbers do not fit into the picture; draw fewer values, or --width 180"
         raise TableError(msg)
-    colours = image.cmap(image.norm(means))  # pyright: ignore[reportCallIssue]
+    colours = np.asarray(image.to_rgba(means), dtype=np.float64)
     for row, line in enumerate(words):
         for column, word in enumerate(line):
             ink = "white" if _luminance(colours[row, column]) < _DARK_BELOW else INK

@@ -19,6 +19,7 @@ from orchestrator.analysis.picture_style import (
     GREY,
     NOTE_PT,
     Scale,
+    caption,
     check_file,
     dress,
     name_axes,
@@ -84,7 +85,7 @@ def history_picture(
     scale = scale_of(y, found.lines["mean"].to_numpy())
     with settled_style():
         figure = new_figure(width_mm, 0.66 * width_mm if width_mm <= 1.3 * COLUMN_MM else 0.5 * width_mm)
-        _draw(figure.add_subplot(), found, scale)
+        _draw(figure.add_subplot(), found, scale, width_mm)
     if path is not None:
         save(figure, Path(path))
     return figure
@@ -139,7 +140,7 @@ def _told(cells: pd.DataFrame, objectives: Sequence[Objective]) -> list[int]:
     return [int(number) for number in front.index[kept]]
 
 
-def _draw(axes: "Axes", found: _Histories, scale: Scale) -> None:
+def _draw(axes: "Axes", found: _Histories, scale: Scale, width_mm: float) -> None:
     dress(axes)
     name_axes(axes, "epoch", scale.label)
     ends: list[tuple[float, float, str, str]] = []
@@ -156,7 +157,7 @@ def _draw(axes: "Axes", found: _Histories, scale: Scale) -> None:
     set_ticks(axes.xaxis, 0.0)
     set_ticks(axes.yaxis, 0.0)
     axes.set_xlim(float(found.lines["epoch"].min()), float(found.lines["epoch"].max()))
-    axes.set_title(_caption(found), fontsize=NOTE_PT, color=GREY, loc="left", pad=3)
+    caption(axes, _caption(found), width_mm)
     _mark_compression(axes, found)
     if found.leaves:
         label_ends(axes, ends)

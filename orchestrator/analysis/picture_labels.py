@@ -181,7 +181,7 @@ def _box(at: Floats, size: tuple[float, float], direction: tuple[float, float], 
 
 def _meets(box: Floats, others: Floats, pad: float) -> Mask:
     apart = (others[:, :2] >= box[2:] + pad) | (others[:, 2:] <= box[:2] - pad)
-    return ~apart.any(axis=1)
+    return np.logical_not(apart.any(axis=1))
 
 
 def _write(axes: "Axes", label: Label, place: _Place) -> None:

@@ -4,6 +4,7 @@ matplotlib is loaded when something is drawn, and nothing of its global state is
 """
 
 import math
+import textwrap
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ DPI = 300
 
 LABEL_PT, TICK_PT, NOTE_PT = 8.0, 7.0, 6.5
 """Sizes of axis labels, of tick labels, and of what stands beside points: printed at the width asked for."""
+
+_LETTER_MM, _BESIDE_AXES_MM = 1.25, 16.0
+"""Mean width of a letter of NOTE_PT, and what stands left of the axes."""
 
 # Okabe and Ito, Color Universal Design, 2008: told apart with any colour vision. Its yellow is too pale for lines on
 # white, and black is kept for the line of all labels.
@@ -169,11 +173,10 @@ def new_figure(width_mm: float, height_mm: float) -> "Figure":
         msg = f"plot: a width of {width_mm:g} mm; valid are {WIDTHS_MM[0]:g} to {WIDTHS_MM[1]:g} (a column has 85)"
         raise TableError(msg)
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     size = (width_mm / MM_PER_INCH, height_mm / MM_PER_INCH)
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # pyright: ignore[reportOptionalMemberAccess]
-    return figure
+    return Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02), facecolor="white")
 
 
 def dress(axes: "Axes", *, grid: bool = True) -> None:
@@ -190,6 +193,12 @@ def name_axes(axes: "Axes", x: str, y: str) -> None:
     """Set the names of both axes."""
     axes.set_xlabel(x, fontsize=LABEL_PT, color=INK)
     axes.set_ylabel(y, fontsize=LABEL_PT, color=INK)
+
+
+def caption(axes: "Axes", text: str, width_mm: float) -> None:
+    """Small grey words above the axes, broken into lines where the picture is narrow."""
+    most = max(20, int((width_mm - _BESIDE_AXES_MM) / _LETTER_MM))
+    axes.set_title(textwrap.fill(text, most), fontsize=NOTE_PT, color=GREY, loc="left", pad=3)
 
 
 def set_ticks(axis: "Axis", decades: float, most: int = 6) -> None:

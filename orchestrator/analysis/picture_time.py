@@ -1,6 +1,6 @@
 """Where the busy seconds of a study went, and what sharing stages saved, as numbers and as a picture."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +67,11 @@ def busy_seconds(df: pd.DataFrame, stages: pd.DataFrame | None = None) -> dict[s
     visits = Counter[str]()
     for row in df[[f"stage_keys.{kind}" for kind in STAGES]].itertuples(index=False):
         visits.update(_path(list(row), parent, busy))
-    once, each = Counter[str](), Counter[str]()
+    once, each = defaultdict[str, float](float), defaultdict[str, float](float)
     for key, count in visits.items():
-        once[kind_of[key]] += busy[key]  # pyright: ignore[reportArgumentType]
-        each[kind_of[key]] += count * busy[key]  # pyright: ignore[reportArgumentType]
-    return {kind: Seconds(float(once[kind]), float(each[kind])) for kind in STAGES if kind in once}
+        once[kind_of[key]] += busy[key]
+        each[kind_of[key]] += count * busy[key]
+    return {kind: Seconds(once[kind], each[kind]) for kind in STAGES if kind in once}
 
 
 _Facts = tuple[Mapping[str, float], Mapping[str, str | None], Mapping[str, str]]
@@ -79,9 +79,14 @@ _Facts = tuple[Mapping[str, float], Mapping[str, str | None], Mapping[str, str]]
 
 def _of_stages(stages: pd.DataFrame) -> _Facts:
     need(stages, ["key", "stage", "parent", "busy_s"])
-    known = stages.dropna(subset=["key"]).set_index("key")
-    parents = known["parent"].astype(object).where(known["parent"].notna(), None)
-    return known["busy_s"].fillna(0.0).to_dict(), parents.to_dict(), known["stage"].to_dict()
+    busy: dict[str, float] = {}
+    parents: dict[str, str | None] = {}
+    kinds: dict[str, str] = {}
+    columns = (stages[name] for name in ("key", "stage", "parent", "busy_s"))
+    for key, kind, parent, seconds in zip(*columns, strict=True):
+        busy[key], kinds[key] = (0.0 if seconds != seconds else float(seconds)), kind
+        parents[key] = parent if isinstance(parent, str) else None
+    return busy, parents, kinds
 
 
 def _own_columns(df: pd.DataFrame) -> _Facts:
@@ -92,10 +97,9 @@ def _own_columns(df: pd.DataFrame) -> _Facts:
     busy: dict[str, float] = {}
     kinds: dict[str, str] = {}
     for kind, column in _SECONDS.items():
-        own = df[[f"stage_keys.{kind}", column]].dropna().drop_duplicates(f"stage_keys.{kind}")
-        found = own.set_index(f"stage_keys.{kind}")[column].astype(float).to_dict()
-        busy |= found
-        kinds |= dict.fromkeys(found, kind)
+        own = df[[f"stage_keys.{kind}", column]].dropna()
+        for key, seconds in own.itertuples(index=False):
+            busy[key], kinds[key] = float(seconds), kind
     return busy, {}, kinds
 
 
