@@ -21,6 +21,7 @@ from orchestrator.arguments import (
 )
 from orchestrator.errors import OrchestratorError, RunError, TableError
 from orchestrator.label_command import add_label_command
+from orchestrator.plot_command import add_plot_command
 from orchestrator.report.command import add_report_commands
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add_label_command(commands)
     _add_result_commands(commands)
     add_report_commands(commands)
+    add_plot_command(commands)
     _add_deploy_commands(commands)
     _add_reference_commands(commands)
     return parser
