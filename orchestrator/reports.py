@@ -66,24 +66,30 @@ def front_report(
     if front.empty:
         say(terminal, "No trial has all objectives yet, so there is no front.")
         return
-    first = objectives[0]
-    ordered = front.sort_values(first.column, ascending=first.direction == "min", kind="stable")
-    names = [objective.column for objective in objectives]
-    known = [name for name in ("trial_id", "n_seeds") if name in front.columns]
-    columns = [*_varied(df), *known, *names]
     chosen = f"; chosen on {chosen_on}, the test accuracy is shown" if chosen_on else ""
     say(terminal, f"Pareto front: {plural(len(front), 'point')}, {', '.join(map(_wish, objectives))}{chosen}")
-    table = _table(*(name.replace(".", ".\n") for name in columns))
-    for row in ordered.head(ROWS_SHOWN).to_dict("records"):
-        table.add_row(*(_cell(row, name) for name in columns))
-    notes = ["mean ± standard deviation of the seeds"] if "n_seeds" in front.columns else []
-    notes += [f"{len(front) - ROWS_SHOWN} more points"] if len(front) > ROWS_SHOWN else []
-    table.caption = "; ".join(notes) or None
-    terminal.print(table)
+    terminal.print(front_table(df, front, objectives))
     if left_out := front.attrs.get("left_out"):
         because: Mapping[str, int] = front.attrs["left_out_because"]
         reasons = ", ".join(f"{count} {LEFT_OUT[reason]}" for reason, count in because.items() if count)
         say(terminal, f"{plural(left_out, 'row')} could not be compared: {reasons}")
+
+
+def front_table(
+    df: "pd.DataFrame", front: "pd.DataFrame", objectives: Sequence[Objective], shown: int = ROWS_SHOWN
+) -> Table:
+    """The first rows of a front, best first by the first objective: what varies among the cells, then the objectives."""
+    first = objectives[0]
+    ordered = front.sort_values(first.column, ascending=first.direction == "min", kind="stable")
+    known = [name for name in ("trial_id", "n_seeds") if name in front.columns]
+    columns = [*_varied(df), *known, *(objective.column for objective in objectives)]
+    table = _table(*(name.replace(".", ".\n") for name in columns))
+    for row in ordered.head(shown).to_dict("records"):
+        table.add_row(*(_cell(row, name) for name in columns))
+    notes = ["mean ± standard deviation of the seeds"] if "n_seeds" in front.columns else []
+    notes += [f"{len(front) - shown} more points"] if len(front) > shown else []
+    table.caption = "; ".join(notes) or None
+    return table
 
 
 def _varied(df: "pd.DataFrame") -> list[str]:
