@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -177,11 +177,7 @@ class SweepScreen:
         return f"{elapsed} elapsed, about {duration(max(0.0, self._remaining_s))} left"
 
     def _picture(self) -> RenderableType:
-        bars = Table.grid(padding=(0, 2))
-        for kind in (*STAGE_KINDS, LATENCY):
-            if total := self._totals[kind]:
-                done = self._done[kind]
-                bars.add_row(kind, ProgressBar(total=total, completed=done, width=32), f"{done}/{total}")
+        bars = stage_bars(self._totals, self._done)
         lines = [Text(f"  {self._time_left()}", style="dim")]
         running = sorted(self._running.values(), key=lambda stage: STAGE_KINDS.index(stage.kind))
         lines += [Text(f"  {stage_line(stage)}", style="dim") for stage in running[:RUNNING_SHOWN]]
@@ -196,6 +192,16 @@ class SweepScreen:
         if self._draining:
             lines.append(Text("  stopping after what runs", style="yellow"))
         return Group(bars, *lines)
+
+
+def stage_bars(totals: Mapping[str, int], done: Mapping[str, int]) -> Table:
+    """A bar for each kind of stage of which there are any."""
+    bars = Table.grid(padding=(0, 2))
+    for kind in (*STAGE_KINDS, LATENCY):
+        if total := totals.get(kind, 0):
+            finished = done.get(kind, 0)
+            bars.add_row(kind, ProgressBar(total=total, completed=finished, width=32), f"{finished}/{total}")
+    return bars
 
 
 def tell(terminal: Console, text: str, style: str = "") -> None:
