@@ -19,15 +19,18 @@ from orchestrator.arguments import (
     cores,
     count,
 )
+from orchestrator.compare_command import add_compare_command
 from orchestrator.errors import OrchestratorError, RunError, TableError
 from orchestrator.label_command import add_label_command
 from orchestrator.plot_command import add_plot_command
 from orchestrator.report.command import add_report_commands
+from orchestrator.watch_command import add_watch_command
+from orchestrator.sql_command import add_sql_command
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from orchestrator.plan import Plan
+    from orchestrator.plan import Planner
     from trainables.config import TrialConfig
 
 EXIT_FAILED_TRIALS, EXIT_USER_MISTAKE, EXIT_RESUMABLE, EXIT_STOPPED, EXIT_BROKEN_PIPE = 1, 2, 3, 130, 141
@@ -61,8 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_study_commands(commands)
     add_label_command(commands)
     _add_result_commands(commands)
+    add_compare_command(commands)
+    add_sql_command(commands)
     add_report_commands(commands)
     add_plot_command(commands)
+    add_watch_command(commands)
     _add_deploy_commands(commands)
     _add_reference_commands(commands)
     return parser
@@ -76,6 +82,7 @@ def _add_study_commands(commands: Subparsers) -> None:
     sweep.add_argument("--cores", type=count, default=cores(), help="cores to use (default: all, %(default)s)")
     add_data_root(sweep)
     sweep.add_argument("--download", action="store_true", help="fetch missing data sets into --data-root")
+    sweep.add_argument("--optuna-journal", type=Path, metavar="FILE", help="write a search for optuna-dashboard")
     sweep.add_argument("--no-latency", action="store_true", help="do not measure what the section latency asks for")
     plan = command_parser(commands, "plan", _plan, "say what a sweep would run, what is cached, and how long it takes")
     add_study(plan)
@@ -138,15 +145,15 @@ def _add_reference_commands(commands: Subparsers) -> None:
     command_parser(commands, "schema", _schema, "the JSON schema of a study file, for editors")
 
 
-def _planned(
+def _planner(
     options: argparse.Namespace,
     *,
     may_probe: bool = True,
     before_probe: "Callable[[TrialConfig], None] | None" = None,
-) -> "Plan":
+) -> "Planner":
     from orchestrator.folders import ImagesOf
     from orchestrator.layout import Layout
-    from orchestrator.plan import plan
+    from orchestrator.plan import Planner
     from orchestrator.precision import Precisions
     from orchestrator.sources import Sources
     from orchestrator.spec.load import load_spec
@@ -156,7 +163,7 @@ def _planned(
     precisions = Precisions(probes, spec.resources.device, _announce, may_probe=may_probe, before_probe=before_probe)
     folder = _code_folder(options)
     images_of = ImagesOf(spec.source, options.data_root.resolve())
-    return plan(spec, precisions, Sources(spec.source, folder) if folder else None, images_of)
+    return Planner(spec, precisions, Sources(spec.source, folder) if folder else None, images_of)
 
 
 def _code_folder(options: argparse.Namespace) -> Path | None:
@@ -177,19 +184,30 @@ def _sweep(options: argparse.Namespace) -> int:
     def data_is_there(config: "TrialConfig") -> None:
         prepare_data([config.data], options.data_root.resolve(), download=options.download)
 
-    plan = _planned(options, before_probe=data_is_there)
+    planner = _planner(options, before_probe=data_is_there)
     where = Options(
         layout=Layout(options.results.resolve()), data_root=options.data_root.resolve(), download=options.download,
         runner=options.runner, address=options.address, cores=options.cores, latency=not options.no_latency,
-        code_folder=_code_folder(options),
+        code_folder=_code_folder(options), optuna_journal=_journal(options.optuna_journal, planner),
     )  # fmt: skip
     terminal = console()
     with SweepScreen(terminal).showing() as screen:
-        summary = sweep(plan, where, screen)
+        summary = sweep(planner, where, screen)
     failed = sweep_ended(terminal, summary, options.results)
     if summary.interrupted:
         return EXIT_RESUMABLE
     return EXIT_FAILED_TRIALS if failed else 0
+
+
+def _journal(path: Path | None, planner: "Planner") -> Path | None:
+    if path is None:
+        return None
+    from orchestrator.journal import check_journal
+
+    if not planner.spec.search.sampled:
+        raise RunError(f"--optuna-journal: a search by {planner.spec.search.name} asks Optuna nothing; leave it out")
+    check_journal(path)
+    return path
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -199,10 +217,13 @@ def _plan(options: argparse.Namespace) -> int:
     from orchestrator.reports import latency_report, plan_report
     from orchestrator.runner.base import missing
     from orchestrator.screen import console
+    from orchestrator.sweep import growth_of
 
-    plan = _planned(options)
+    planner = _planner(options)
     layout = Layout(options.results.resolve())
     replayed = replay(layout.ledger)
+    growth_of(planner, replayed, lambda events: None)
+    plan = planner.plan
     todo = missing(plan, replayed.records, layout)
     known = list(replayed.records.values())
     if options.probe:
@@ -221,8 +242,10 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    plan = _planned(options, may_probe=False)
-    sys.stdout.write(f"{plan.spec.source}: no fault; {plan.cells:,} cell{'' if plan.cells == 1 else 's'}\n")
+    plan = _planner(options, may_probe=False).plan
+    cells = f"{plan.cells:,} cell{'' if plan.cells == 1 else 's'}"
+    what = plan.search_line if plan.spec.search.sampled else cells
+    sys.stdout.write(f"{plan.spec.source}: no fault; {what}\n")
     return 0
 
 

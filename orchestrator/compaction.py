@@ -43,7 +43,7 @@ def write_tables(folder: Path, plan: Plan, records: Records) -> None:
 def trial_table(plan: Plan, records: Records) -> pa.Table:
     """One row a trial of the plan, cells first; what has not been computed is null."""
     varied = always_varied(plan.spec)
-    rows = [_trial_row(plan, trial, records, varied) for trial in plan.trials]
+    rows = [{"study": plan.spec.study, **trial_row(trial, records, varied)} for trial in plan.trials]
     leaves = sorted({name for row in rows for name in row if tables.is_config_column(name)})
     types = {name: pa.infer_type([row.get(name) for row in rows]) for name in leaves}
     return _table(rows, tables.schema(types))
@@ -59,16 +59,15 @@ def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
 
 
-def _trial_row(plan: Plan, trial: Trial, records: Records, varied: Set[str]) -> Row:
+def trial_row(trial: Trial, records: Records, varied: Set[str]) -> Row:
+    """The columns of a trial that are not null; `varied` are the axes that tell rows apart."""
     path = [records.get(key) for key in trial.path]
-    kinds = [plan.stages[key].kind for key in trial.path]
     row: Row = {
-        "study": plan.spec.study,
         "trial_id": trial.id,
         "role": trial.role,
         "baseline": trial.baseline,
         "seed": trial.seed,
-        **{f"stage_keys.{kind}": key for kind, key in zip(kinds, trial.path, strict=True)},
+        **{f"stage_keys.{kind}": key for kind, key in zip(trial.kinds, trial.path, strict=True)},
         **_leaves(trial.config, without_effect(trial.config, varied)),
         **_state(path),
     }

@@ -1,12 +1,14 @@
 """Durable commit of finished stages, and their replay.
 
-Each driver run appends to a file of its own, `<root>/<run>.jsonl`: a header line, then one line a finished stage. A
-line is eight hex digits of CRC-32, a space, and JSON; it is on disk before the stage is reported done.
+Each driver run appends to a file of its own, `<root>/<run>.jsonl`: a header line, then one line a finished stage, and
+one for each question and answer of a search that learns. A line is eight hex digits of CRC-32, a space, and JSON; it is
+on disk before the stage is reported done.
 """
 
 import json
 import os
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from io import FileIO
@@ -65,6 +67,33 @@ class StageRecord:
         return self.status != "failed" or self.failure in SETTLED_FAILURES
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A point that a search asked for; `params` are its sampler's own names and numbers.
+
+    `search` names the search that goes on where it stopped. `source` says whose idea the point was: the sampler's, the
+    study's `first` grid, a trial that the store held already, or chance where the sampler repeated itself.
+    """
+
+    search: str
+    number: int
+    params: Mapping[str, Any]
+    source: Literal["sampler", "first", "store", "chance"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """What a search was told of a point: losses, all to be made small, or None where it failed."""
+
+    search: str
+    number: int
+    losses: Sequence[float] | None
+    violations: Sequence[float] = ()
+
+
+Event = Ask | Tell
+
+_EVENTS: Mapping[type[Event], str] = {Ask: "ask", Tell: "tell"}
 _FIELDS = frozenset(f.name for f in fields(StageRecord))
 
 
@@ -72,6 +101,7 @@ class LedgerWriter:
     """Appends the finished stages of one run; each `commit` is on disk when it returns."""
 
     def __init__(self, root: Path, run: str) -> None:
+        self.run = run
         self.path = root / f"{run}.jsonl"
         self._file: FileIO | None = None
 
@@ -82,7 +112,14 @@ class LedgerWriter:
             StoreError: the ledger cannot be written.
 
         """
-        lines = b"".join(_line({"stage": asdict(record)}) for record in records)
+        self._write([{"stage": asdict(record)} for record in records])
+
+    def note(self, events: Iterable[Event]) -> None:
+        """Append what a search asked and was told; errors as of `commit`."""
+        self._write([{_EVENTS[type(event)]: asdict(event)} for event in events])
+
+    def _write(self, contents: Iterable[Mapping[str, Any]]) -> None:
+        lines = b"".join(map(_line, contents))
         try:
             _append(self._opened(), lines)
         except OSError as error:
@@ -114,10 +151,11 @@ def _append(file: FileIO, lines: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The finished stages of all runs under one root, and what could not be read."""
+    """The finished stages of all runs under one root, the searches' events, and what could not be read."""
 
     records: Mapping[str, StageRecord]
     warnings: tuple[str, ...]
+    events: Mapping[str, Sequence[Event]] = field(default_factory=dict)
 
 
 def replay(root: Path) -> Replay:
@@ -133,19 +171,23 @@ def replay(root: Path) -> Replay:
     """
     best: dict[str, StageRecord] = {}
     warnings: list[str] = []
+    events: defaultdict[str, list[Event]] = defaultdict(list)
     for path in sorted(root.glob("*.jsonl")):
-        for record in _records(path, warnings):
-            known = best.get(record.key)
-            if known is None or _precedence(record) < _precedence(known):
-                best[record.key] = record
-    return Replay(best, tuple(warnings))
+        for item in _contents(path, warnings):
+            if not isinstance(item, StageRecord):
+                events[item.search].append(item)
+                continue
+            known = best.get(item.key)
+            if known is None or _precedence(item) < _precedence(known):
+                best[item.key] = item
+    return Replay(best, tuple(warnings), events)
 
 
 def _precedence(record: StageRecord) -> tuple[bool, bool, float, str]:
     return record.status != "complete", not record.settled, -record.finished_at, record.run
 
 
-def _records(path: Path, warnings: list[str]) -> Iterator[StageRecord]:
+def _contents(path: Path, warnings: list[str]) -> Iterator[StageRecord | Event]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -160,6 +202,9 @@ def _records(path: Path, warnings: list[str]) -> Iterator[StageRecord]:
         _refuse_foreign(content, path)
         if "stage" in content:
             yield _record(content["stage"], path)
+        for kind, name in _EVENTS.items():
+            if name in content:
+                yield kind(**content[name])
 
 
 def _refuse_foreign(content: dict[str, Any], path: Path) -> None:
@@ -181,7 +226,7 @@ def _record(stage: dict[str, Any], path: Path) -> StageRecord:
         raise StoreError(f"{path}: a stage record is incomplete: {error}") from error
 
 
-def _line(content: dict[str, Any]) -> bytes:
+def _line(content: Mapping[str, Any]) -> bytes:
     # default=str would hide a tensor in a metric; NaN is refused because JSON has none.
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)

@@ -21,7 +21,7 @@ from trainables.config import (
     TrialConfig,
     resolve,
 )
-from trainables.keys import PathFinder, Stage
+from trainables.keys import PathFinder, Stage, StageKind
 from trainables.model_names import is_code
 
 BaselineName = Literal["dense", "dense_finetuned", "binary", "random", "all_labels"]
@@ -50,6 +50,13 @@ class Trial:
         """Cells were asked for; baselines were added by the plan."""
         return "baseline" if self.baseline else "cell"
 
+    @property
+    def kinds(self) -> tuple[StageKind, ...]:
+        """The kind of each stage of the path."""
+        compress: list[StageKind] = ["compress"] if self.config.compress else []
+        select: list[StageKind] = ["select" for _ in self.path[: -2 - len(compress)]]
+        return (*select, "train", *compress, "evaluate")
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -70,8 +77,23 @@ class Plan:
         return sum(trial.baseline is None for trial in self.trials)
 
     @property
+    def grows(self) -> bool:
+        """Whether trials are added while it runs."""
+        return self.spec.search.sampled or self.spec.search.repeats == "adaptive"
+
+    @property
+    def search_line(self) -> str:
+        """What a plan that grows may grow to."""
+        search, seeds = self.spec.search, len(self.spec.seeds)
+        if search.sampled:
+            return f"{search.name} asks for {search.trials} configs, {seeds} seed(s) each, guided by validation"
+        return f"up to {seeds} seeds where they decide the front on validation columns"
+
+    @property
     def digest(self) -> str:
         """Names the set of trials: two runs of equal digest do the same work."""
+        if self.grows:
+            return hashlib.sha256(self.spec.text().encode()).hexdigest()[:16]
         ids = "\n".join(sorted(trial.id for trial in self.trials))
         return hashlib.sha256(ids.encode()).hexdigest()[:16]
 
@@ -83,27 +105,8 @@ class Plan:
 def plan(
     spec: StudySpec, precision_of: PrecisionOf, sources_of: SourcesOf | None = None, images_of: ImagesOf | None = None
 ) -> Plan:
-    """Lay out the trials of `spec`.
-
-    `precision_of` answers `train.precision: auto` for a config. `sources_of` answers the SHA-256 of the sources of a
-    user's own model; without it a study that names one is refused. `images_of` answers a config with the facts of a
-    user's own images; without it a study of such images is refused.
-
-    Raises:
-        PlanError: no cell is left, an axis has no effect in any cell, a user's own code is not allowed, or their
-            images cannot be used.
-        SpecError: a cell is an impossible combination.
-
-    """
-    found = cells(spec)
-    if not found.cells:
-        raise PlanError(f"{spec.source}: no cell is left: {_excluded_text(found.excluded)}")
-    _refuse_inert_axes(spec, found.cells)
-    sources = _sources(spec, {cell.config.model.name for cell in found.cells}, sources_of)
-    builder = _Builder(PathFinder(spec.resources.device), precision_of, sources, always_varied(spec))
-    for cell in found.cells:
-        builder.add(_identified(cell, spec, images_of))
-    return Plan(spec, builder.trials(), builder.stages, found.excluded, found.collapsed + builder.merged)
+    """Lay out the trials of `spec` that are known before anything runs; arguments and errors as of `Planner`."""
+    return Planner(spec, precision_of, sources_of, images_of).plan
 
 
 def always_varied(spec: StudySpec) -> frozenset[str]:
@@ -122,14 +125,6 @@ def _inert(config: TrialConfig) -> frozenset[str]:
     return frozenset(f"{name}.{leaf}" for name, section in sections.items() if section for leaf in section.inert())
 
 
-def _sources(spec: StudySpec, models: Iterable[str], sources_of: SourcesOf | None) -> dict[str, str]:
-    """The hashes of all own models, before anything is timed or run."""
-    own = sorted(filter(is_code, models))
-    if own and sources_of is None:
-        raise PlanError(f"{spec.source}: model.name {own[0]} {OWN_CODE}")
-    return {name: sources_of(name) for name in own} if sources_of else {}
-
-
 def _identified(cell: Cell, spec: StudySpec, images_of: ImagesOf | None) -> Cell:
     if cell.config.data.identified:
         return cell
@@ -138,30 +133,92 @@ def _identified(cell: Cell, spec: StudySpec, images_of: ImagesOf | None) -> Cell
     return Cell(images_of(cell.config), cell.values, cell.seed)
 
 
-class _Builder:
+class Planner:
+    """Lays out the trials of a study: at first those that are known before anything runs, then what a search adds.
+
+    `precision_of` answers `train.precision: auto` for a config. `sources_of` answers the SHA-256 of the sources of a
+    user's own model; without it a study that names one is refused. `images_of` answers a config with the facts of a
+    user's own images; without it a study of such images is refused.
+
+    Raises:
+        PlanError: no cell is left, an axis has no effect in any cell, a user's own code is not allowed, or their
+            images cannot be used.
+        SpecError: a cell is an impossible combination.
+
+    """
+
     def __init__(
-        self, finder: PathFinder, precision_of: PrecisionOf, sources: Mapping[str, str], varied: Set[str]
+        self,
+        spec: StudySpec,
+        precision_of: PrecisionOf,
+        sources_of: SourcesOf | None = None,
+        images_of: ImagesOf | None = None,
     ) -> None:
-        self.stages: dict[str, Stage] = {}
-        self.merged = 0
-        self._varied = varied
-        self._finder = finder
+        self.spec = spec
+        self._varied = always_varied(spec)
+        self._finder = PathFinder(spec.resources.device)
         self._precision_of = precision_of
-        self._sources = sources
+        self._sources_of = sources_of
+        self._images_of = images_of
+        self._sources: dict[str, str] = {}
+        self._stages: dict[str, Stage] = {}
+        self._merged = 0
         self._cells: dict[str, Trial] = {}
         self._baselines: dict[str, Trial] = {}
         self._resolved: dict[tuple[object, ...], TrialConfig] = {}
         self._baseline_keys: dict[tuple[object, ...], Mapping[BaselineName, str]] = {}
+        self.repeats: tuple[tuple[Cell, ...], ...] = ()
+        self._excluded: tuple[Excluded, ...] = ()
+        if not spec.search.sampled:
+            self._lay_out()
 
-    def trials(self) -> tuple[Trial, ...]:
-        return (*self._cells.values(), *self._baselines.values())
+    @property
+    def plan(self) -> Plan:
+        """The trials and stages so far."""
+        trials = (*self._cells.values(), *self._baselines.values())
+        return Plan(self.spec, trials, dict(self._stages), self._excluded, self._merged)
 
-    def add(self, cell: Cell) -> None:
+    def add(self, cells: Iterable[Cell]) -> tuple[Trial, ...]:
+        """Take cells into the plan, with their baselines; equal cells are one trial."""
+        cells = list(cells)
+        self._learn_sources({cell.config.model.name for cell in cells})
+        return tuple(self._add(_identified(cell, self.spec, self._images_of)) for cell in cells)
+
+    def trial(self, cell: Cell) -> Trial:
+        """What `add` would make of a cell; the plan stays as it is."""
+        cell = _identified(cell, self.spec, self._images_of)
+        self._learn_sources({cell.config.model.name})
+        config = self._resolve(cell.config)
+        path = self._finder.path(config, cell.seed)
+        return Trial("", None, cell.seed, config, tuple(stage.key for stage in path), {})
+
+    def _lay_out(self) -> None:
+        """A grid, or random draws: all of it, or the first seed of each config where repeats are adaptive."""
+        spec, found = self.spec, cells(self.spec)
+        if not found.cells:
+            raise PlanError(f"{spec.source}: no cell is left: {_excluded_text(found.excluded)}")
+        _refuse_inert_axes(spec, found.cells)
+        self._excluded, self._merged = found.excluded, found.collapsed
+        if spec.search.repeats == "adaptive":
+            self.repeats = _by_config(found.cells)
+            self.add(same[0] for same in self.repeats)
+        else:
+            self.add(found.cells)
+
+    def _learn_sources(self, models: Iterable[str]) -> None:
+        """The hashes of own models, before anything is timed or run."""
+        own = sorted(name for name in models if is_code(name) and name not in self._sources)
+        if own and self._sources_of is None:
+            raise PlanError(f"{self.spec.source}: model.name {own[0]} {OWN_CODE}")
+        if self._sources_of is not None:
+            self._sources |= {name: self._sources_of(name) for name in own}
+
+    def _add(self, cell: Cell) -> Trial:
         config = self._resolve(cell.config)
         baselines = self._compared_with(config, cell.seed)
         trial = self._trial(config, cell.seed, None, baselines)
-        self.merged += trial.id in self._cells
-        self._cells.setdefault(trial.id, trial)
+        self._merged += trial.id in self._cells
+        return self._cells.setdefault(trial.id, trial)
 
     def _resolve(self, config: TrialConfig) -> TrialConfig:
         identity = (config.data, config.model, config.train)
@@ -199,9 +256,17 @@ class _Builder:
     ) -> Trial:
         path = self._finder.path(config, seed)
         for stage in path:
-            self.stages.setdefault(stage.key, stage)
+            self._stages.setdefault(stage.key, stage)
         name = _trial_id(path, config, baseline, without_effect(config, self._varied))
         return Trial(name, baseline, seed, config, tuple(s.key for s in path), baselines)
+
+
+def _by_config(found: Iterable[Cell]) -> tuple[tuple[Cell, ...], ...]:
+    """The cells of each config, seed after seed."""
+    same: dict[tuple[int, tuple[tuple[str, str], ...]], list[Cell]] = {}
+    for cell in found:
+        same.setdefault((id(cell.config), tuple((path, str(value)) for path, value in cell.values)), []).append(cell)
+    return tuple(map(tuple, same.values()))
 
 
 def _with(

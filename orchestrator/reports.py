@@ -115,6 +115,10 @@ def plan_report(
     )
     if plan.spec.question:
         say(terminal, f"  {plan.spec.question}")
+    if plan.grows:
+        say(terminal, f"{plan.search_line}; what follows is of the trials known so far")
+    if not plan.trials:
+        return
     unshared = Counter[str]()
     for key, count in plan.unshared().items():
         unshared[plan.stages[key].kind] += count

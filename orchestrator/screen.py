@@ -98,6 +98,11 @@ class SweepScreen:
         self._say(f"{plan.spec.study}: {plan_line(plan, todo)}")
         self._open()
 
+    def grown(self, plan: Plan, todo: Missing) -> None:
+        """A search added trials."""
+        del plan
+        self._totals = self._done + Counter(stage.kind for stage in todo.stages)
+
     def measuring(self, observations: int, machine: str, remaining_s: float) -> None:
         """Open the display, where it is not, for so many latencies; nothing else runs meanwhile."""
         self._totals[LATENCY] = observations
@@ -223,8 +228,9 @@ def stage_line(stage: Stage) -> str:
 def plan_line(plan: Plan, todo: Missing) -> str:
     """`42 cells + 9 baselines, 93 stages to run (231 unshared), 0 cached`."""
     baselines = len(plan.trials) - plan.cells
+    asked = f"{plan.search_line}; so far " if plan.grows else ""
     return (
-        f"{plural(plan.cells, 'cell')} + {plural(baselines, 'baseline')}, "
+        f"{asked}{plural(plan.cells, 'cell')} + {plural(baselines, 'baseline')}, "
         f"{plural(len(todo.stages), 'stage')} to run, {len(todo.done)} cached, "
         f"{plan.unshared().total() - len(plan.stages)} saved by sharing"
     )

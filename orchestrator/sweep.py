@@ -11,15 +11,18 @@ from typing import Literal, Protocol
 from orchestrator.compaction import write_tables
 from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
+from orchestrator.growth import AdaptiveRepeats, Growth, Note
 from orchestrator.layout import Layout
-from orchestrator.ledger import StageRecord, replay
+from orchestrator.ledger import LedgerWriter, Replay, StageRecord, replay
 from orchestrator.locks import Holder, holder, study_lock
 from orchestrator.observations import here, outputs_needed
 from orchestrator.observations import missing as missing_observations
-from orchestrator.plan import Plan
+from orchestrator.plan import Plan, Planner
 from orchestrator.quiet import QuietObserver, QuietPass, check_possible
 from orchestrator.runner.base import Driver, Missing, Observer, Runner, draining_on_signals, missing, run_missing
 from orchestrator.runner.task import Workplace
+from orchestrator.search.cells import data_configs
+from orchestrator.spec.model import StudySpec
 from orchestrator.timing import Child, timing_command
 from trainables.config import DataConfig
 from trainables.data import files
@@ -42,6 +45,7 @@ class Options:
     cores: int = 1
     code_folder: Path | None = None
     latency: bool = True
+    optuna_journal: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ class SweepObserver(Observer, QuietObserver, Protocol):
         """So much is to run."""
 
 
-def sweep(plan: Plan, options: Options, observer: SweepObserver) -> Summary:
-    """Run what is missing of `plan` and leave its tables; finished work is never redone.
+def sweep(planner: Planner, options: Options, observer: SweepObserver) -> Summary:
+    """Run what is missing of a study and leave its tables; finished work is never redone.
 
     Raises:
         RunError: the run cannot start, or another plan of this study is running.
@@ -76,28 +80,34 @@ def sweep(plan: Plan, options: Options, observer: SweepObserver) -> Summary:
 
     """
     started = time.monotonic()
+    plan = planner.plan
     lock = options.layout.lock(plan.spec.study)
     while True:
         with study_lock(lock, plan.digest) as other:
             if other is None:
-                return _run(plan, options, observer, started)
+                return _run(planner, options, observer, started)
             _refuse_other_plan(plan, other)
         observer.waiting(other)
         _wait_for(lock, plan.digest)
 
 
-def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) -> Summary:
+def _run(planner: Planner, options: Options, observer: SweepObserver, started: float) -> Summary:
     layout = options.layout
     replayed = replay(layout.ledger)
     for warning in replayed.warnings:
         observer.warned(warning)
+    run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+    writer = LedgerWriter(layout.ledger, run)
+    growth = growth_of(planner, replayed, writer.note)
+    plan = planner.plan
     observations = missing_observations(plan, replayed.records, here()) if options.latency else []
     todo = missing(plan, replayed.records, layout, outputs_needed(observations))
     # Whatever is refused is refused before the study's folder is touched.
     check_possible(observations, options.cores)
-    if todo.stages:
+    if todo.stages or growth:
         _check_resources(plan.spec.resources.cpus, plan.spec.resources.gpus, options)
     needed = [*(one.config.data for one in todo.stages), *(one.data for one in observations)]
+    needed += data_configs(plan.spec) if growth else []
     prepare_data(needed, options.data_root, download=options.download)
     elsewhere = (
         ["latency is measured on this machine, not on the cluster's"] if options.address and observations else []
@@ -105,17 +115,38 @@ def _run(plan: Plan, options: Options, observer: SweepObserver, started: float) 
     for warning in (*elsewhere, *_remade(todo, plan), *_leaving_rows(layout.study(plan.spec.study), plan)):
         observer.warned(warning)
     _save_study(layout.study(plan.spec.study), plan)
-    run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-    driver = Driver(plan, layout, replayed.records, run, observer, outputs_needed(observations))
-    unfinished = bool(todo.stages) and _train(driver, todo, options, run, observer)
+    driver = Driver(plan, layout, replayed.records, writer, observer, outputs_needed(observations), growth)
+    to_run = bool(todo.stages) or (growth is not None and not growth.exhausted)
+    unfinished = to_run and _train(driver, todo, options, run, observer)
     ran = sum(record.run == run for record in driver.records.values())
     command = timing_command(options.data_root, options.code_folder)
-    quiet = QuietPass(plan, layout, driver.records, run, observer, here(), lambda: Child(command))
+    quiet = QuietPass(driver.plan, layout, driver.records, run, observer, here(), lambda: Child(command))
     if not (unfinished or driver.draining):
         _measure(quiet, options)
+    if growth and options.optuna_journal:
+        _export(growth, planner.spec, options.optuna_journal)
     interrupted = unfinished or quiet.draining or (driver.draining and bool(observations))
     wall_s = time.monotonic() - started
-    return Summary(plan, quiet.records, ran, len(todo.done), interrupted, wall_s, quiet.taken)
+    return Summary(driver.plan, quiet.records, ran, len(todo.done), interrupted, wall_s, quiet.taken)
+
+
+def growth_of(planner: Planner, replayed: Replay, note: Note) -> Growth | None:
+    """What adds trials to the plan of a study while it runs; None where all are known beforehand."""
+    if planner.spec.search.sampled:
+        # Optuna takes a while to import.
+        from orchestrator.sampling import SampledSearch, search_name
+
+        events = replayed.events.get(search_name(planner.spec), ())
+        return SampledSearch(planner, events, replayed.records, note)
+    return AdaptiveRepeats(planner) if planner.spec.search.repeats == "adaptive" else None
+
+
+def _export(growth: Growth, spec: StudySpec, path: Path) -> None:
+    from orchestrator.journal import export_journal
+    from orchestrator.sampling import SampledSearch
+
+    if isinstance(growth, SampledSearch):
+        export_journal(growth.sampler, spec, path)
 
 
 def _train(driver: Driver, todo: Missing, options: Options, run: str, observer: SweepObserver) -> bool:

@@ -56,6 +56,12 @@ ALLOWED: dict[str, set[str]] = {
         "trainables.config",
     },
     "orchestrator.search.guide": {"analysis.objectives", "analysis.tables"},
+    "orchestrator.search.adaptive": {"analysis.dominance", "analysis.objectives", "analysis.tables"},
+    "orchestrator.growth": {"errors", "compaction", "ledger", "plan", "search", "analysis"},
+    "orchestrator.warm": {"growth", "ledger", "plan", "search", "spec.model", "spec.yaml_nodes", "trainables.config"},
+    "orchestrator.sampling": {
+        "growth", "ledger", "plan", "search", "warm", "spec.model", "spec.yaml_nodes", "trainables.config",
+    },
     "orchestrator.plan": {
         "errors", "spec", "search", "trainables.config", "trainables.keys", "trainables.model_names",
     },

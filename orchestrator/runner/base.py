@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.compaction import write_tables
 from orchestrator.errors import RunError, StoreError
@@ -19,6 +19,9 @@ from orchestrator.plan import Plan
 from orchestrator.runner.schedule import Schedule
 from orchestrator.runner.task import Task
 from trainables.keys import Stage
+
+if TYPE_CHECKING:
+    from orchestrator.growth import Growth
 
 TABLES_EVERY_S = 3.0
 REBUILDS = 3
@@ -38,6 +41,9 @@ class Observer(Protocol):
 
     def draining(self) -> None:
         """No further work is handed out; what runs is finished."""
+
+    def grown(self, plan: Plan, todo: "Missing") -> None:
+        """A search added trials; so much of the whole plan is to run now."""
 
 
 class Runner(Protocol):
@@ -100,22 +106,23 @@ class Driver:
         plan: Plan,
         layout: Layout,
         records: Mapping[str, StageRecord],
-        run: str,
+        writer: LedgerWriter,
         observer: Observer,
         outputs: Iterable[str] = (),
+        growth: "Growth | None" = None,
     ) -> None:
         self.plan = plan
         self.records = dict(records)
         self.draining = False
         self._layout = layout
         self._outputs = frozenset(outputs)
-        self._run = run
-        self._drain = layout.drain(run)
-        self._writer = LedgerWriter(layout.ledger, run)
+        self._drain = layout.drain(writer.run)
+        self._writer = writer
         self._observer = observer
         self._workers = 1
         self._schedule: Schedule | None = None
-        self._tables = _TableWriter(plan, layout.study(plan.spec.study))
+        self._tables = _TableWriter(layout.study(plan.spec.study))
+        self._growth = growth
 
     def begin(self, workers: int) -> None:
         """Lay out what is to run, for so many tasks at once."""
@@ -134,14 +141,29 @@ class Driver:
     @property
     def finished(self) -> bool:
         """Whether nothing more is to be handed out or awaited."""
-        return self.schedule.finished
+        return self.schedule.finished and (self._growth is None or self._growth.exhausted)
 
     def take(self) -> Task | None:
         """The next task; None while draining or while everything left waits for running stages."""
-        task = None if self.draining else self.schedule.take()
+        task = None if self.draining else self._next_task()
         if task:
             self._observer.handed_out(task.stages)
         return task
+
+    def _next_task(self) -> Task | None:
+        """What is ready, else what the plan grows by; a trial that is cached whole lets it grow again."""
+        task = self.schedule.take()
+        while task is None and self._growth is not None and self._grown(self._growth):
+            todo = missing(self.plan, self.records, self._layout, self._outputs)
+            self.schedule.add(todo.stages, todo.done)
+            self._observer.grown(self.plan, todo)
+            task = self.schedule.take()
+        return task
+
+    def _grown(self, growth: "Growth") -> bool:
+        added = growth.grow(self.records, self.schedule.open, self._workers)
+        self.plan = growth.plan if added else self.plan
+        return added
 
     def commit(self, records: Sequence[StageRecord]) -> None:
         """Make finished stages durable; only then they count as done.
@@ -159,7 +181,7 @@ class Driver:
             self.records[record.key] = record
             left_out += self.schedule.finish(record)
         self._observer.finished(fresh, left_out, self.schedule.open_seconds / self._workers)
-        self._tables.refresh(self.records)
+        self._tables.refresh(self.plan, self.records)
         for record in fresh:
             # Nothing that is trained from here on could be kept.
             if record.failure == "storage":
@@ -185,7 +207,7 @@ class Driver:
     def close(self) -> None:
         """Write the tables as they stand and close the ledger."""
         self._drain.unlink(missing_ok=True)
-        self._tables.write(self.records)
+        self._tables.write(self.plan, self.records)
         self._writer.close()
 
     def _lost_record(self, key: str, reason: str) -> StageRecord:
@@ -193,25 +215,25 @@ class Driver:
         return StageRecord(
             key=key, kind=stage.kind, parent=stage.parent, seed=stage.seed, status="failed", failure="lost",
             error=f"the worker died {self.schedule.attempts(key)} times while it held this stage: {reason}",
-            busy_s=0.0, started_at=now, finished_at=now, config=stage.own_config(), device=stage.device, run=self._run,
+            busy_s=0.0, started_at=now, finished_at=now, config=stage.own_config(), device=stage.device,
+            run=self._writer.run,
         )  # fmt: skip
 
 
 class _TableWriter:
     """Writes the tables at most every few seconds, and never for more than a small share of the time."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self._plan = plan
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._due = time.monotonic() + TABLES_EVERY_S
 
-    def refresh(self, records: Mapping[str, StageRecord]) -> None:
+    def refresh(self, plan: Plan, records: Mapping[str, StageRecord]) -> None:
         if time.monotonic() >= self._due:
-            self.write(records)
+            self.write(plan, records)
 
-    def write(self, records: Mapping[str, StageRecord]) -> None:
+    def write(self, plan: Plan, records: Mapping[str, StageRecord]) -> None:
         started = time.monotonic()
-        write_tables(self._folder, self._plan, records)
+        write_tables(self._folder, plan, records)
         now = time.monotonic()
         self._due = now + max(TABLES_EVERY_S, 20 * (now - started))
 

@@ -25,25 +25,37 @@ class Schedule:
         self, stages: Sequence[Stage], done: Mapping[str, StageRecord], estimator: Estimator, workers: int
     ) -> None:
         self._workers = max(1, workers)
-        self._stages = {stage.key: stage for stage in stages}
+        self._estimator = estimator
+        self._stages: dict[str, Stage] = {}
         self._children: defaultdict[str, list[Stage]] = defaultdict(list)
-        self._sha256 = {key: record.artifact_sha256 for key, record in done.items()}
-        self._attempts = dict.fromkeys(self._stages, 0)
-        self._seconds = {stage.key: estimator.estimate(stage).seconds for stage in stages}
-        self._open = set(self._stages)
+        self._sha256: dict[str, str | None] = {}
+        self._attempts: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+        self._remaining: dict[str, float] = {}
+        self._open: set[str] = set()
         self._pace = _Pace()
-        for stage in stages:
-            self._pace.expect(stage, self._seconds[stage.key])
         self._running: set[str] = set()
         self._ready: list[tuple[float, int, str]] = []
         self._ready_seconds = 0.0
-        self._order = {key: position for position, key in enumerate(self._stages)}
-        for stage in stages:
-            if stage.parent in self._stages:
+        self._order: dict[str, int] = {}
+        self.add(stages, done)
+
+    def add(self, stages: Sequence[Stage], done: Mapping[str, StageRecord]) -> None:
+        """Take further stages, parents before children; those that are open already stay as they are."""
+        fresh = [stage for stage in stages if stage.key not in self._open]
+        self._sha256 |= {key: record.artifact_sha256 for key, record in done.items()}
+        for stage in fresh:
+            self._seconds[stage.key] = self._estimator.estimate(stage).seconds
+            self._pace.expect(stage, self._seconds[stage.key])
+            self._attempts.setdefault(stage.key, 0)
+            self._order.setdefault(stage.key, len(self._order))
+            self._stages[stage.key] = stage
+            self._open.add(stage.key)
+            if stage.parent in self._open:
                 self._children[stage.parent].append(stage)
-        self._remaining = self._remaining_paths()
-        for stage in stages:
-            if stage.parent not in self._stages:
+        self._remaining |= self._remaining_paths(fresh)
+        for stage in fresh:
+            if stage.parent not in self._open:
                 self._push(stage.key)
 
     @property
@@ -171,11 +183,11 @@ class Schedule:
             above += below
         return closed
 
-    def _remaining_paths(self) -> dict[str, float]:
+    def _remaining_paths(self, stages: Sequence[Stage]) -> dict[str, float]:
         remaining: dict[str, float] = {}
-        for key in reversed(self._stages):
-            longest = max((remaining[child.key] for child in self._children[key]), default=0.0)
-            remaining[key] = self._seconds[key] + longest
+        for stage in reversed(stages):
+            longest = max((remaining.get(child.key, 0.0) for child in self._children[stage.key]), default=0.0)
+            remaining[stage.key] = self._seconds[stage.key] + longest
         return remaining
 
 

@@ -7,6 +7,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -14,11 +15,13 @@ from importlib.metadata import version
 import torch
 
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.checkpoints import CheckpointStore, Keeper, checkpoints_beside
 from orchestrator.errors import StoreError
 from orchestrator.estimate import images_seen, workload
 from orchestrator.ledger import Failure, StageRecord, StageStatus
 from orchestrator.runner.task import Task, Workplace
-from trainables.errors import DataError, DivergedError, InfeasibleError, TrialError
+from trainables.data.load import Dataset
+from trainables.errors import CheckpointError, DataError, DivergedError, InfeasibleError, TrialError
 from trainables.keys import Stage
 from trainables.sources import importable
 from trainables.stages import Outcome, run_stage
@@ -76,8 +79,8 @@ class _Attempt:
             parent, parent_sha256 = self._parent(store, outputs)
             data = datasets.of(stage.config.data, stage.seed)
             clock = time.perf_counter()
-            outcome = run_stage(stage, data, parent)
-            busy_s = time.perf_counter() - clock
+            outcome = _run(stage, data, parent, checkpoints_beside(store))
+            busy_s = outcome.before_s + time.perf_counter() - clock
             sha256 = store.write(stage.key, outcome.artifact)
             outputs[stage.key] = outcome.artifact, sha256
         except Exception as error:
@@ -150,6 +153,16 @@ class _Attempt:
             attempt=self.task.attempts[stage.key],
             **found,  # pyright: ignore[reportArgumentType]
         )
+
+
+def _run(stage: Stage, data: Dataset, parent: bytes | None, checkpoints: CheckpointStore) -> Outcome:
+    """The stage from where an earlier attempt or run got to, or from its beginning."""
+    keeper, kept = Keeper(checkpoints, stage.key), checkpoints.read(stage.key)
+    if kept is not None:
+        with suppress(CheckpointError):
+            return run_stage(stage, data, parent, resume=kept, after_epoch=keeper)
+        checkpoints.drop(stage.key)
+    return run_stage(stage, data, parent, after_epoch=keeper)
 
 
 class LostParentError(Exception):

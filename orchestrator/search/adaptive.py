@@ -57,6 +57,10 @@ PROBE = 8
 PRIOR = 4.0
 """Degrees of freedom that the pooled variance counts in a config's own."""
 
+NEAR = 6
+"""Neighbours after which the weight of a config in another's variance is halved."""
+
+ROUNDS = 3
 DRAWS = 400
 _CLOCKS = ("s", "ms")
 
@@ -115,7 +119,9 @@ class _Table:
         values = np.full((len(losses), most, len(objectives)), np.nan)
         for i, seeds in enumerate(losses):
             if seeds.ndim != 2 or not 1 <= len(seeds) <= most or seeds.shape[1] != len(objectives):
-                msg = f"losses[{i}] has shape {seeds.shape}; wanted are 1 to {most} seeds x {len(objectives)} objectives"
+                msg = (
+                    f"losses[{i}] has shape {seeds.shape}; wanted are 1 to {most} seeds x {len(objectives)} objectives"
+                )
                 raise ValueError(msg)
             if not np.isfinite(seeds).all():
                 msg = f"losses[{i}] holds a value that is not finite: leave configs out that failed"
@@ -226,25 +232,44 @@ def _sign(values: Floats, objective: Objective) -> float:
 
 def _noise(values: Floats, counts: npt.NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
     """Effects of the seeds, the factor of their covariance, and the spread of one seed of each config."""
-    seeds = values.shape[1]
-    ran = ~np.isnan(values)
-    effects, inverse = np.zeros(seeds), np.zeros((seeds, seeds))
-    seen = int(counts.max())
-    freedom = int((counts - 1).sum()) - (seen - 1)
-    if freedom > 0:
-        # Normal equations of the effects once each config's own mean is taken out; the first effect is the origin.
-        left = np.diag(ran.sum(axis=0)[:seen].astype(np.float64)) - (ran[:, :seen].T / counts) @ ran[:, :seen]
-        centred = np.where(ran, values - (np.nansum(values, axis=1) / counts)[:, None], 0.0)
-        inverse[1:seen, 1:seen] = np.linalg.inv(left[1:, 1:])
-        effects = inverse @ centred.sum(axis=0)
-    freedom = freedom if freedom > 0 else int((counts - 1).sum())
-    level = values - effects
-    residuals = np.where(ran, level - (np.nansum(level, axis=1) / counts)[:, None], 0.0)
-    squares = (residuals**2).sum(axis=1)
-    pooled = squares.sum() / freedom
+    seeds, seen = values.shape[1], int(counts.max())
+    weights, effects, covariance = np.ones(len(values)), np.zeros(seeds), np.zeros((seeds, seeds))
+    variances = np.zeros(len(values))
+    for _ in range(ROUNDS):
+        if (counts > 1).sum() > seen - 1:
+            effects[1:seen], covariance[1:seen, 1:seen] = _effects(values[:, :seen], counts, weights)
+        variances = _variances(values - effects, counts, int((counts > 1).sum()) > seen - 1)
+        weights = variances.mean() / variances
     factor = np.zeros((seeds, seeds))
-    factor[1:seen, 1:seen] = np.linalg.cholesky(inverse[1:seen, 1:seen] * pooled) if inverse.any() else 0.0
-    return effects, factor, np.sqrt((PRIOR * pooled + squares) / (PRIOR + counts - 1))
+    if covariance.any():
+        factor[1:seen, 1:seen] = np.linalg.cholesky(covariance[1:seen, 1:seen] * variances.mean())
+    return effects, factor, np.sqrt(variances)
+
+
+def _effects(values: Floats, counts: npt.NDArray[np.intp], weights: Floats) -> tuple[Floats, Floats]:
+    """Weighted least squares of the effects of all seeds but the first, and their covariance at unit variance."""
+    ran = ~np.isnan(values)
+    weighted = ran * weights[:, None]
+    # The normal equations once each config's own mean is taken out; the first seed is the origin.
+    left = np.diag(weighted.sum(axis=0)) - (weighted.T / counts) @ ran
+    centred = np.where(ran, values - (np.nansum(values, axis=1) / counts)[:, None], 0.0)
+    covariance = np.linalg.inv(left[1:, 1:])
+    return covariance @ (weights @ centred)[1:], covariance
+
+
+def _variances(levels: Floats, counts: npt.NDArray[np.intp], effects: bool) -> Floats:
+    """Variance of one seed of each config: of its neighbours in this objective, and its own residuals."""
+    ran = ~np.isnan(levels)
+    means = np.nansum(levels, axis=1) / counts
+    squares = (np.where(ran, levels - means[:, None], 0.0) ** 2).sum(axis=1)
+    repeated = np.flatnonzero(counts > 1)
+    freedom = counts[repeated] - 1.0
+    if effects:
+        freedom = freedom * (1 - (counts.max() - 1) / freedom.sum())
+    nearest = np.argsort(np.abs(means[:, None] - means[repeated]), axis=1, kind="stable")
+    weights = 0.5 ** (np.arange(len(repeated)) / NEAR)
+    pooled = (squares[repeated][nearest] @ weights) / (freedom[nearest] @ weights)
+    return (PRIOR * pooled + squares) / (PRIOR + counts - 1)
 
 
 def _undecided(

@@ -15,7 +15,7 @@ from orchestrator.errors import Fault, SpecError
 from orchestrator.search.space import FIXED, Problem, Space, State
 from orchestrator.spec.model import MAX_CELLS, Distribution, StudySpec
 from orchestrator.spec.yaml_nodes import Value
-from trainables.config import TrialConfig
+from trainables.config import DataConfig, TrialConfig
 
 MAX_FAULTS = 25
 
@@ -73,7 +73,7 @@ def impossible(spec: StudySpec) -> list[Problem]:
         collector = _Collector(spec)
         collector.run()
         return shortened(collector.problems)
-    space = Space(spec, _listed(spec))
+    space = Space(spec, listed(spec))
     conditions = [*(expression for _, expression in spec.when), *spec.excludes]
     read = {number for expression in conditions for number in space.reads(expression)}
     uncompressed = tuple(name for name in TrialConfig.model_fields if name != "compress")
@@ -118,7 +118,8 @@ def combinations(spec: StudySpec) -> int:
     return prod(_sizes(spec)) * len(spec.seeds)
 
 
-def _listed(spec: StudySpec) -> dict[str, list[Value]]:
+def listed(spec: StudySpec) -> dict[str, list[Value]]:
+    """The values of each axis; none of a distribution, until it is drawn from."""
     return {axis.path: [] if isinstance(axis.values, Distribution) else list(axis.values) for axis in spec.all_axes}
 
 
@@ -157,7 +158,7 @@ def _spread(choice: tuple[int, ...], widths: list[int]) -> State:
 class _Collector:
     def __init__(self, spec: StudySpec) -> None:
         self.spec = spec
-        self.space = Space(spec, _listed(spec))
+        self.space = Space(spec, listed(spec))
         self.cells: list[Cell] = []
         self.removed = [0] * len(spec.excludes)
         self.collapsed = 0
@@ -173,7 +174,7 @@ class _Collector:
                 self.take(state)
             return
         wanted, found = self.spec.search.trials or 0, 0
-        for drawn in _draws(self.spec, self.space):
+        for drawn in draws(self.spec, self.space):
             taken = [self.take((*drawn, seed)) for seed in range(len(self.spec.seeds))]
             found += any(taken)
             if found == wanted:
@@ -233,7 +234,7 @@ def _stream(seed: int, name: str) -> Random:
     return Random(int.from_bytes(digest, "big"))  # noqa: S311 - a repeatable draw, no secret
 
 
-def _draws(spec: StudySpec, space: Space) -> Iterator[State]:
+def draws(spec: StudySpec, space: Space) -> Iterator[State]:
     """Choices without seeds: a shuffled grid where it is finite, else independent draws, bounded in number."""
     sizes = _sizes(spec)
     if 0 < prod(sizes) <= MAX_CELLS:
@@ -245,6 +246,35 @@ def _draws(spec: StudySpec, space: Space) -> Iterator[State]:
             _drawn(stream, size, axis, space) for axis, (stream, size) in enumerate(zip(streams, sizes, strict=True))
         ]
         yield _spread((*choice, 0), _groups(spec))[:-1]
+
+
+def data_configs(spec: StudySpec) -> list[DataConfig]:
+    """The data that any trial of a space may need; a leaf that is a distribution at its lowest."""
+    lowest: dict[str, list[Value]] = {
+        axis.path: [axis.values.low] for axis in spec.all_axes if isinstance(axis.values, Distribution)
+    }
+    space = Space(spec, listed(spec) | lowest)
+    touching = space.touching("data")
+    sizes = [len(values) if place in touching else 1 for place, values in enumerate(space.values)]
+    found = (space.section("data", (*choice, 0)) for choice in product(*map(range, sizes)))
+    return list(dict.fromkeys(one for one in found if isinstance(one, DataConfig)))
+
+
+def first_states(spec: StudySpec, space: Space) -> Iterator[State]:
+    """The grid of `search.first`, settled, each state once; nothing where the study asks for none."""
+    if spec.search.first is None:
+        return
+    ranges: list[list[int]] = []
+    for place, axis in enumerate(spec.axes):
+        values = spec.search.first.get(axis.path, () if isinstance(axis.values, Distribution) else axis.values)
+        ranges.append([space.place_of(place, value) for value in values])
+    ranges += [list(range(size)) for size in _sizes(spec)[len(spec.axes) :]]
+    seen: set[State] = set()
+    for choice in product(*ranges, [0]):
+        state = space.settle(_spread(choice, _groups(spec)))
+        if state not in seen:
+            seen.add(state)
+            yield state
 
 
 def _drawn(stream: Random, size: int, axis: int, space: Space) -> int:

@@ -137,6 +137,14 @@ class Space:
         reads = [self.reads(item.expression) - {axis, len(self.axes)} for item in self.whens if item.axis == axis]
         return max((1 + self.depth(other) for found in reads for other in found), default=0) if reads else 0
 
+    def default(self, path: str) -> Value:
+        """What a leaf is where nothing sets it, in the first of its section's methods that has it."""
+        section, _, leaf = path.partition(".")
+        owners = (
+            owner.model_fields[leaf] for owner in self._facts[section].classes.values() if leaf in owner.model_fields
+        )
+        return next((None if info.is_required() else info.default for info in owners), None)
+
     def place_of(self, axis: int, value: Value) -> int:
         """The index of a value of an axis; one that a distribution gives for the first time is added."""
         values = self.values[axis]
