@@ -78,7 +78,7 @@ def front_report(
 def front_table(
     df: "pd.DataFrame", front: "pd.DataFrame", objectives: Sequence[Objective], shown: int = ROWS_SHOWN
 ) -> Table:
-    """The first rows of a front, best first by the first objective: what varies among the cells, then the objectives."""
+    """The rows of a front, best first by the first objective: what varies among the cells, then the objectives."""
     first = objectives[0]
     ordered = front.sort_values(first.column, ascending=first.direction == "min", kind="stable")
     known = [name for name in ("trial_id", "n_seeds") if name in front.columns]
