@@ -1,0 +1,224 @@
+"""What another process can know of a sweep: from the tables, the lock and the ledger, which it only reads."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import TableError
+from orchestrator.layout import Layout
+from orchestrator.ledger import replay
+from orchestrator.locks import Holder, holder
+from orchestrator.screen import STAGE_KINDS
+from orchestrator.words import brief
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from orchestrator.analysis.objectives import Objective
+
+BAD = ("failed", "infeasible")
+LEDGER_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Stages of one kind. `ready`: nothing they wait for is missing, so that they run or may at once.
+
+    `open_ended`: rounds of selection are known only once they are reached, so that the total may grow.
+    """
+
+    total: int
+    done: int
+    ready: int
+    open_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Trials that ended in the same way, and how."""
+
+    count: int
+    status: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a study is.
+
+    `trials` counts rows by status, unfinished ones as `open`. `elapsed_s`, `per_minute` (stages) and `left_s` are of
+    the run that holds the lock and null where they are not known; `has_table` is false until that run has written one.
+    `early` counts the stages of any study that the root's ledger took since the run began, by kind.
+    """
+
+    study: str
+    runner: Holder | None
+    has_table: bool
+    stages: Mapping[str, Progress] = field(default_factory=dict[str, Progress])
+    trials: Mapping[str, int] = field(default_factory=dict[str, int])
+    elapsed_s: float | None = None
+    per_minute: float | None = None
+    left_s: float | None = None
+    draining: bool = False
+    troubles: tuple[Trouble, ...] = ()
+    early: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def done(self) -> int:
+        """Stages that have ended."""
+        return sum(one.done for one in self.stages.values())
+
+    @property
+    def total(self) -> int:
+        """Stages of the study, as far as they are known."""
+        return sum(one.total for one in self.stages.values())
+
+
+class Follower:
+    """Looks at one study again and again; files that did not change are not read again."""
+
+    def __init__(self, layout: Layout, study: str) -> None:
+        self._layout = layout
+        self._study = study
+        self._folder = layout.study(study)
+        self._seen: dict[Path, tuple[int, pd.DataFrame]] = {}
+        self._objectives: tuple[Objective, ...] | None = None
+        self._early: tuple[float, Mapping[str, int]] = (0.0, {})
+
+    def look(self) -> Standing:
+        """How the study stands at this moment.
+
+        Raises:
+            TableError: its table is no table of trials.
+            StoreError: another version wrote the ledger.
+
+        """
+        runner = holder(self._layout.lock(self._study))
+        # A lock is written when it is taken: an older table is that of an earlier run, of another plan perhaps.
+        began = self._layout.lock(self._study).stat().st_mtime if runner else None
+        trials = self._table("trials.parquet", began)
+        stages = self._table("_stages.parquet", began)
+        elapsed = None if began is None else max(0.0, time.time() - began)
+        if trials is None or stages is None:
+            return Standing(self._study, runner, has_table=False, elapsed_s=elapsed, early=self._since(began))
+        progress = _progress(trials, stages)
+        own = _of_run(stages, began)
+        per_minute = 60 * len(own) / elapsed if elapsed and len(own) else None
+        all_trained = not any(one.ready for one in progress.values())
+        return Standing(
+            self._study, runner, True, progress, _counts(trials), elapsed, per_minute,
+            _left_s(progress, stages, own) if runner else None, self._is_draining(own), _troubles(trials),
+            self._since(began) if runner and all_trained else {},
+        )  # fmt: skip
+
+    def front(self) -> "tuple[pd.DataFrame, pd.DataFrame, tuple[Objective, ...]] | None":
+        """The trials, their front and its objectives, of the table that was seen last; None where there is none."""
+        from orchestrator.report.source import objectives_of, read
+
+        trials = self._seen.get(self._folder / "trials.parquet")
+        if trials is None:
+            return None
+        try:
+            if self._objectives is None:
+                self._objectives = objectives_of(read(str(self._folder)), {})
+            front = trials[1].pareto.front(self._objectives, over="seed")
+        except TableError:
+            return None
+        return trials[1], front, self._objectives
+
+    def _table(self, name: str, since: float | None) -> "pd.DataFrame | None":
+        """A table, None where it is not there or older than `since`."""
+        from orchestrator.analysis.load import load
+
+        path = self._folder / name
+        try:
+            changed = path.stat().st_mtime_ns
+        except OSError:
+            return None
+        if since is not None and changed < since * 1e9:
+            return None
+        if path not in self._seen or self._seen[path][0] != changed:
+            self._seen[path] = changed, load(path)
+        return self._seen[path][1]
+
+    def _since(self, began: float | None) -> Mapping[str, int]:
+        """Stages that the ledger took since then, by kind; the whole ledger is read, and that not often."""
+        read_at, known = self._early
+        if began is None:
+            return {}
+        if time.monotonic() - read_at >= LEDGER_EVERY_S:
+            records = replay(self._layout.ledger).records.values()
+            known = Counter(record.kind for record in records if record.finished_at >= began)
+            self._early = time.monotonic(), known
+        return known
+
+    def _is_draining(self, own: "pd.DataFrame") -> bool:
+        return any(self._layout.drain(str(run)).exists() for run in own["run"].dropna().unique())
+
+
+def _progress(trials: "pd.DataFrame", stages: "pd.DataFrame") -> dict[str, Progress]:
+    """By kind of stage: of every trial's path, what the table of stages holds."""
+    ended = set(stages["key"])
+    found: dict[str, Progress] = {}
+    unfinished = trials.loc[trials["status"].isna()]
+    above: list[str] = []
+    for kind in STAGE_KINDS:
+        column = f"stage_keys.{kind}"
+        if column not in trials.columns:
+            continue
+        rounds = set(stages.loc[stages["stage"] == kind, "key"]) if kind == "select" else set[str]()
+        keys = set(trials[column].dropna()) | rounds
+        waiting = unfinished.loc[unfinished[column].notna() & ~unfinished[column].isin(ended)]
+        ready = waiting.loc[_has_parent(waiting, above, ended), column].nunique()
+        if keys:
+            open_ended = kind == "select" and len(waiting) > 0
+            found[kind] = Progress(len(keys), len(keys & ended), ready, open_ended)
+        above.insert(0, column)
+    return found
+
+
+def _has_parent(rows: "pd.DataFrame", above: list[str], ended: set[str]) -> "pd.Series":
+    """Whether the stage before has ended; there is none before the first."""
+    parents = rows[above].bfill(axis=1).iloc[:, 0] if above else rows["status"]
+    return parents.isna() | parents.isin(ended)
+
+
+def _counts(trials: "pd.DataFrame") -> dict[str, int]:
+    counts = Counter(trials["status"].fillna("open"))
+    return {name: counts[name] for name in ("complete", *BAD, "stopped", "open") if counts[name]}
+
+
+def _of_run(stages: "pd.DataFrame", began: float | None) -> "pd.DataFrame":
+    """What the present run has ended: stages of the study that were finished since it began."""
+    import pandas as pd
+
+    since = pd.Timestamp(began or 0, unit="s", tz="UTC")
+    return stages.loc[stages["finished_at"] >= since]
+
+
+def _left_s(progress: Mapping[str, Progress], stages: "pd.DataFrame", own: "pd.DataFrame") -> float | None:
+    """Open stages times the mean of their kind, over as many at once as were busy so far; None while a kind is new."""
+    means = stages.loc[stages["status"] == "complete"].groupby("stage")["busy_s"].mean()
+    open_still = {kind: one.total - one.done for kind, one in progress.items() if one.total > one.done}
+    if own.empty or any(kind not in means.index for kind in open_still):
+        return None
+    span = (own["finished_at"].max() - own["started_at"].min()).total_seconds()
+    at_once = max(1.0, float(own["busy_s"].sum()) / span) if span > 0 else 1.0
+    return sum(count * float(means[kind]) for kind, count in open_still.items()) / at_once
+
+
+def _troubles(trials: "pd.DataFrame") -> tuple[Trouble, ...]:
+    """The last ones at the end."""
+    bad = trials.loc[trials["status"].isin(BAD)].sort_values("finished_at")
+    found = Counter((str(status), brief(str(error))) for status, error in zip(bad["status"], bad["error"], strict=True))
+    return tuple(Trouble(count, status, error) for (status, error), count in found.items())
+
+
+def known_studies(layout: Layout) -> list[str]:
+    """Studies that have a table here, or a folder, or that were begun."""
+    begun = {path.parent.name for path in layout.root.glob("*/_study.yaml")}
+    locked = {path.name for path in layout.lock("any").parent.glob("*")}
+    return sorted({*layout.studies(), *begun, *locked})
