@@ -199,13 +199,14 @@ class SweepScreen:
         return Group(bars, *lines)
 
 
-def stage_bars(totals: Mapping[str, int], done: Mapping[str, int]) -> Table:
-    """A bar for each kind of stage of which there are any."""
+def stage_bars(totals: Mapping[str, int], done: Mapping[str, int], notes: Mapping[str, str] | None = None) -> Table:
+    """A bar for each kind of stage of which there are any, and what is noted of it."""
     bars = Table.grid(padding=(0, 2))
     for kind in (*STAGE_KINDS, LATENCY):
         if total := totals.get(kind, 0):
             finished = done.get(kind, 0)
-            bars.add_row(kind, ProgressBar(total=total, completed=finished, width=32), f"{finished}/{total}")
+            bar = ProgressBar(total=total, completed=finished, width=32)
+            bars.add_row(kind, bar, f"{finished}/{total}", *([notes.get(kind, "")] if notes else []))
     return bars
 
 
