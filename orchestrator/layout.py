@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.artifacts import ArtifactStore
+from orchestrator.checkpoints import CheckpointStore, checkpoints_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,11 @@ class Layout:
     def artifacts(self) -> ArtifactStore:
         """Stage outputs by key."""
         return ArtifactStore(self.root / ".store" / "artifacts")
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        """Where stages go on that were killed or stopped, by key; beside the artifacts, where a worker looks."""
+        return checkpoints_beside(self.artifacts)
 
     @property
     def probes(self) -> Path:

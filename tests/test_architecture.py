@@ -69,6 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.durable": {"trainables.data.whole"},
     "orchestrator.ledger": {"errors", "durable"},
     "orchestrator.artifacts": {"errors", "durable"},
+    "orchestrator.checkpoints": {"artifacts", "durable", "trainables.stages"},
 }  # fmt: skip
 """By longest prefix; names without `trainables` or `orchestrator` are in the importer's own package."""
 

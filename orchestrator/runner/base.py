@@ -180,6 +180,8 @@ class Driver:
         for record in fresh:
             self.records[record.key] = record
             left_out += self.schedule.finish(record)
+            if record.settled:
+                self._layout.checkpoints.drop(record.key)
         self._observer.finished(fresh, left_out, self.schedule.open_seconds / self._workers)
         self._tables.refresh(self.plan, self.records)
         for record in fresh:

@@ -8,22 +8,29 @@ from trainables.keys import Stage
 from trainables.models.foreign import refuse_images
 from trainables.stages.base import Outcome
 from trainables.stages.compress import compress
-from trainables.stages.course import AfterEpoch, Course, Paused, Progress
+from trainables.stages.course import AfterEpoch, Course, Paused, Progress, Watch
 from trainables.stages.evaluate import evaluate
 from trainables.stages.select import select
 from trainables.stages.train import train
 from trainables.training.randomness import draw_seed, generator, isolated
 
-__all__ = ["AfterEpoch", "Outcome", "Paused", "Progress", "run_stage"]
-
-
-@overload
-def run_stage(stage: Stage, data: Dataset, parent: bytes | None, *, resume: bytes | None = None) -> Outcome: ...
+__all__ = ["AfterEpoch", "Outcome", "Paused", "Progress", "Watch", "run_stage"]
 
 
 @overload
 def run_stage(
-    stage: Stage, data: Dataset, parent: bytes | None, *, resume: bytes | None = None, after_epoch: AfterEpoch | None
+    stage: Stage,
+    data: Dataset,
+    parent: bytes | None,
+    *,
+    resume: bytes | None = None,
+    after_epoch: Watch | None = None,
+) -> Outcome: ...
+
+
+@overload
+def run_stage(
+    stage: Stage, data: Dataset, parent: bytes | None, *, resume: bytes | None = None, after_epoch: AfterEpoch
 ) -> Outcome | Paused: ...
 
 

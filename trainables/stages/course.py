@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -40,6 +41,9 @@ class Progress:
 
 AfterEpoch = Callable[[Progress], bool]
 """Told of each epoch; True: the stage stops here."""
+
+Watch = Callable[[Progress], Literal[False]]
+"""Told of each epoch; never stops the stage."""
 
 
 @dataclass(frozen=True, slots=True)

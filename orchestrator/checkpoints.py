@@ -1,0 +1,71 @@
+"""Checkpoints of stages that are under way or were stopped, by key, beside their outputs."""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from orchestrator.artifacts import ArtifactStore
+from orchestrator.durable import publish
+
+if TYPE_CHECKING:
+    from trainables.stages import Progress
+
+EVERY_S = 60.0
+"""A stage that is killed loses at most this and an epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStore:
+    """Files of bytes under `root`, one a stage that has begun; a name is either absent or whole.
+
+    A checkpoint is never needed: without one, or with one that `run_stage` refuses, a stage begins anew. So a folder
+    that cannot be written to or read costs what it would have saved, and nothing else.
+    """
+
+    root: Path
+
+    def path(self, key: str) -> Path:
+        """Where the checkpoint of the stage `key` lies, or would."""
+        return self.root / key
+
+    def write(self, key: str, data: bytes) -> None:
+        """Replace the checkpoint of a stage."""
+        with suppress(OSError):
+            self.root.mkdir(parents=True, exist_ok=True)
+            publish(self.path(key), data)
+
+    def read(self, key: str) -> bytes | None:
+        """The checkpoint of a stage; None where there is none."""
+        try:
+            return self.path(key).read_bytes()
+        except OSError:
+            return None
+
+    def drop(self, key: str) -> None:
+        """Remove the checkpoint of a stage, and what a killed process left of one."""
+        for path in (self.path(key), *self.root.glob(f".{key}.*")):
+            with suppress(OSError):
+                path.unlink()
+
+
+def checkpoints_beside(artifacts: ArtifactStore) -> CheckpointStore:
+    """The checkpoints of the stages whose outputs lie in `artifacts`."""
+    return CheckpointStore(artifacts.root.with_name("checkpoints"))
+
+
+class Keeper:
+    """Writes the checkpoint of one stage at the ends of its epochs, at most every `EVERY_S`; never stops it."""
+
+    def __init__(self, store: CheckpointStore, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._written_at = time.monotonic()
+
+    def __call__(self, progress: "Progress") -> Literal[False]:
+        """Told of an epoch. After the last one the output follows at once."""
+        if progress.epoch < progress.epochs and time.monotonic() - self._written_at >= EVERY_S:
+            self._store.write(self._key, progress.checkpoint())
+            self._written_at = time.monotonic()
+        return False
