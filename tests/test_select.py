@@ -277,6 +277,27 @@ def test_asking_ends_on_a_plateau_and_later_rounds_change_nothing(data: Dataset)
     assert outcomes["train"][0].metrics["labels"] == len(labelled(outcomes)) < 190
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "rounds"),
+    [
+        ([0.5, 0.53, 0.56, 0.9], 3),  # small gains do not add up to one
+        ([0.5, 0.53, 0.5625, 0.5, 0.62, 0.9], 5),  # a gain of min_gain counts, against the best and not the last
+        ([0.5, 0.4, 0.6, 0.5, 0.7, 0.7, 0.7], 7),
+    ],
+)
+def test_as_many_rounds_without_a_gain_as_patience_says_end_it(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch, accuracies: list[float], rounds: int
+) -> None:
+    scripted = iter(accuracies)
+    monkeypatch.setattr("trainables.active.rounds._Turn._validated", lambda *_: next(scripted))
+    trial = config(270, strategy="random", initial=10, query_sizes=(5,), patience=2, min_gain=0.0625, epochs=1)
+    after = start(trial, 0, data).after
+    while not after.stopped:
+        after = advance(trial, 0, data, "cpu", after).after
+    assert len(after.sizes) == rounds + 1
+    assert after.best == max(accuracies[: rounds - 2])
+
+
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 
