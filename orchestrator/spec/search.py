@@ -57,7 +57,21 @@ def first_grid(
         if isinstance(axis.values, Distribution) and axis.path not in given:
             message = f"must give values for {axis.path}, which is a distribution, as in {{{axis.path}: [...]}}"
             faults.append(entry.fault("search.first", message))
+        faults += [
+            entry.fault(f"search.first.{axis.path}", f"{show(value)} {outside}")
+            for value in given.get(axis.path, ())
+            if (outside := _outside(axis, value))
+        ]
     return given
+
+
+def _outside(axis: Axis, value: Value) -> str:
+    """Why a value is no point of an axis; empty where it is one."""
+    if not isinstance(axis.values, Distribution):
+        return "" if value in axis.values else f"is no value of the axis: {', '.join(map(show, axis.values))}"
+    low, high = axis.values.low, axis.values.high
+    inside = isinstance(value, int | float) and low <= value <= high
+    return "" if inside else f"lies outside the axis, which reaches from {show(low)} to {show(high)}"
 
 
 def check_guided(found: SearchSpec, objectives: Sequence[Objective], node: Node | None, faults: list[Fault]) -> None:
