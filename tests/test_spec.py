@@ -188,6 +188,7 @@ STUDIES = {
     "cifar10_resnet18": 12,
     "al_budget": 72,
     "al_pfr_joint": 36,
+    "search_grid": 1620,
 }
 
 
