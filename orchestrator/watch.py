@@ -25,13 +25,14 @@ LEDGER_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Stages of one kind. `ready`: nothing they wait for is missing, so that they run or may at once.
+    """Stages of one kind; `bad` ones of those `done` failed or cannot be. `ready` ones wait for nothing: they may run.
 
     `open_ended`: rounds of selection are known only once they are reached, so that the total may grow.
     """
 
     total: int
     done: int
+    bad: int
     ready: int
     open_ended: bool = False
 
@@ -161,7 +162,7 @@ class Follower:
 
 def _progress(trials: "pd.DataFrame", stages: "pd.DataFrame") -> dict[str, Progress]:
     """By kind of stage: of every trial's path, what the table of stages holds."""
-    ended = set(stages["key"])
+    ended, bad = set(stages["key"]), set(stages.loc[stages["status"].isin(BAD), "key"])
     found: dict[str, Progress] = {}
     unfinished = trials.loc[trials["status"].isna()]
     above: list[str] = []
@@ -175,7 +176,7 @@ def _progress(trials: "pd.DataFrame", stages: "pd.DataFrame") -> dict[str, Progr
         ready = waiting.loc[_has_parent(waiting, above, ended), column].nunique()
         if keys:
             open_ended = kind == "select" and len(waiting) > 0
-            found[kind] = Progress(len(keys), len(keys & ended), ready, open_ended)
+            found[kind] = Progress(len(keys), len(keys & ended), len(keys & bad), ready, open_ended)
         above.insert(0, column)
     return found
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from orchestrator.reports import front_table
 from orchestrator.screen import ERRORS_SHOWN, LATENCY, PLAIN_EVERY_S, duration, plural, stage_bars, tell
-from orchestrator.watch import Follower, Standing
+from orchestrator.watch import Follower, Progress, Standing
 
 FRONT_ROWS = 8
 _LINES_OF_TABLE = 7
@@ -52,23 +52,24 @@ class WatchScreen:
         line = progress_line(standing)
         if last or (line != self._line and time.monotonic() - self._printed >= PLAIN_EVERY_S):
             self._line, self._printed = line, time.monotonic()
-            tell(
-                self._console,
-                f"{standing.study}: {line}, {time_line(standing)}" if not last else f"{standing.study}: {line}",
-            )
+            tell(self._console, f"{standing.study}: {line}{'' if last else f', {time_line(standing)}'}")
 
     def _picture(self, standing: Standing) -> RenderableType:
         runner = standing.runner
         where = f"run by process {runner.pid} on {runner.host}" if runner and runner.pid else "running"
-        lines: list[RenderableType] = [Text(f"{standing.study}, {where}; Ctrl-C leaves it running", style="bold")]
+        state = f"{where}; Ctrl-C leaves it running" if runner else "ended"
+        lines: list[RenderableType] = [Text(f"{standing.study}, {state}", style="bold")]
         if standing.has_table:
             totals = {kind: one.total for kind, one in standing.stages.items()}
-            lines.append(stage_bars(totals, {kind: one.done for kind, one in standing.stages.items()}))
-        lines += [Text(f"  {progress_line(standing)}"), Text(f"  {time_line(standing)}", style="dim")]
-        for one in standing.troubles[-ERRORS_SHOWN:]:
-            lines.append(
-                Text(f"  {one.count} {one.status}: {one.error}", style="red", overflow="ellipsis", no_wrap=True)
-            )
+            done = {kind: one.done for kind, one in standing.stages.items()}
+            lines.append(stage_bars(totals, done, {kind: _note(one) for kind, one in standing.stages.items()}))
+        lines.append(Text(f"  {trials_line(standing)}"))
+        if runner:
+            lines.append(Text(f"  {time_line(standing)}", style="dim"))
+        lines += [
+            Text(f"  {one.count} {one.status}: {one.error}", style="red", overflow="ellipsis", no_wrap=True)
+            for one in standing.troubles[-ERRORS_SHOWN:]
+        ]
         if standing.draining:
             lines.append(Text("  stopping after what runs", style="yellow"))
         return Group(*lines, *self._front(self._console.height - len(lines) - len(standing.stages)))
@@ -83,21 +84,35 @@ class WatchScreen:
         return [Text(f"  front of {plural(len(front), 'point')} so far"), front_table(df, front, objectives, rows)]
 
 
+def _note(one: Progress) -> str:
+    parts = [f"{one.ready} ready or running"] if one.ready else []
+    return ", ".join(parts + ([f"{one.bad} failed"] if one.bad else []))
+
+
 def progress_line(standing: Standing) -> str:
     """What is done, ready and failed, in one line."""
     if not standing.has_table:
-        done = ", ".join(f"{count} {kind}" for kind, count in standing.early.items())
-        return f"no table yet; the store took {done} since the sweep began" if done else "no table yet; starting"
-    kinds = ", ".join(f"{name} {one.done}/{one.total}{'+' * one.open_ended}" for name, one in standing.stages.items())
+        return trials_line(standing)
+    kinds = ", ".join(
+        f"{name} {one.done}/{one.total}{'+' * one.open_ended}{f' ({one.bad} failed)' if one.bad else ''}"
+        for name, one in standing.stages.items()
+    )
     ready = sum(one.ready for one in standing.stages.values())
+    waiting = f", {ready} ready or running" if standing.runner and ready else ""
+    return f"{standing.done}/{standing.total} stages done: {kinds}{waiting}; {trials_line(standing)}"
+
+
+def trials_line(standing: Standing) -> str:
+    """How many trials have ended, and how."""
+    if not standing.has_table:
+        taken = ", ".join(f"{count} {kind}" for kind, count in standing.early.items())
+        return f"no table yet; the store took {taken} since the sweep began" if taken else "no table yet; starting"
     counts = dict(standing.trials)
     open_still, complete = counts.pop("open", 0), counts.pop("complete", 0)
-    parts = [f"{standing.done}/{standing.total} stages done ({kinds})"]
-    parts += [f"{ready} ready or running"] if standing.runner and ready else []
-    parts.append(f"{complete}/{complete + open_still + sum(counts.values())} trials complete")
+    parts = [f"{complete}/{complete + open_still + sum(counts.values())} trials complete"]
     parts += [f"{count} {name}" for name, count in counts.items()]
-    if standing.early.get(LATENCY):
-        parts.append(f"{plural(standing.early[LATENCY], 'latency', 'latencies')} measured")
+    if measured := standing.early.get(LATENCY):
+        parts.append(f"{plural(measured, 'latency', 'latencies')} measured")
     return ", ".join(parts)
 
 

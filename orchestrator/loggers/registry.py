@@ -1,0 +1,59 @@
+"""The loggers by name. A tool is imported when its logger is opened, and no earlier."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import RunError, StoreError
+from orchestrator.loggers.base import Logger
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a logger is, the module that it needs, what to install for that, and how to look at its runs."""
+
+    module: str
+    name: str
+    needs: str
+    install: str
+    look: str
+
+
+LOGGERS: Mapping[str, Entry] = {
+    "mlflow": Entry(
+        "orchestrator.loggers.mlflow", "MlflowLogger", "mlflow", '"sweep-orchestrator[mlflow]"',
+        "mlflow ui --backend-store-uri sqlite:///{out}/mlflow.db (of the package mlflow)",
+    ),
+    "wandb": Entry(
+        "orchestrator.loggers.wandb", "WandbLogger", "wandb", '"sweep-orchestrator[wandb]"',
+        "wandb sync {out}/*/wandb/offline-run-* (uploads them)",
+    ),
+    "tensorboard": Entry(
+        "orchestrator.loggers.tensorboard", "TensorboardLogger", "tensorboardX", "tensorboardX",
+        "tensorboard --logdir {out} (of the package tensorboard)",
+    ),
+}  # fmt: skip
+
+
+def open_logger(name: str, study: str, out: Path) -> Logger:
+    """The logger `name`, which writes the runs of a study below the folder `out`.
+
+    Raises:
+        RunError: what it needs is not installed.
+        StoreError: `out` cannot be written.
+
+    """
+    entry = LOGGERS[name]
+    try:
+        importlib.import_module(entry.needs)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != entry.needs:
+            raise
+        raise RunError(f"{entry.needs} is not installed; --to {name} needs it: pip install {entry.install}") from error
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{out}: cannot be written: {error.strerror}; name another --out") from error
+    logger: Logger = getattr(importlib.import_module(entry.module), entry.name)(study, out.resolve())
+    return logger
