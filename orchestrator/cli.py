@@ -22,6 +22,7 @@ from orchestrator.arguments import (
 from orchestrator.compare_command import add_compare_command
 from orchestrator.errors import OrchestratorError, RunError, TableError
 from orchestrator.label_command import add_label_command
+from orchestrator.log_command import add_log_command
 from orchestrator.plot_command import add_plot_command
 from orchestrator.report.command import add_report_commands
 from orchestrator.watch_command import add_watch_command
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add_report_commands(commands)
     add_plot_command(commands)
     add_watch_command(commands)
+    add_log_command(commands)
     _add_deploy_commands(commands)
     _add_reference_commands(commands)
     return parser
