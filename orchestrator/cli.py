@@ -25,8 +25,8 @@ from orchestrator.label_command import add_label_command
 from orchestrator.log_command import add_log_command
 from orchestrator.plot_command import add_plot_command
 from orchestrator.report.command import add_report_commands
-from orchestrator.watch_command import add_watch_command
 from orchestrator.sql_command import add_sql_command
+from orchestrator.watch_command import add_watch_command
 
 if TYPE_CHECKING:
     import pandas as pd
