@@ -223,7 +223,7 @@ def test_no_command_is_undocumented() -> None:
     words = [sys.executable, "-m", "orchestrator.cli", "--help"]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     commands = [line.split()[0] for line in told.splitlines() if line.startswith("    ") and line[4] != " "]
-    assert len(commands) == 18
+    assert len(commands) == 19
     for name in commands:
         assert f"orchestrator {name}" in readme, name
 
