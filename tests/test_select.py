@@ -28,7 +28,7 @@ from trainables.config import (
     TrialConfig,
     resolve,
 )
-from trainables.data.load import Dataset
+from trainables.data.load import Dataset, Split
 from trainables.errors import DivergedError, TrialError
 from trainables.export import compact
 from trainables.keys import PathFinder, Stage
@@ -118,12 +118,30 @@ def test_the_last_query_size_repeats_and_its_repetition_changes_no_key() -> None
         ({"dropout": 0.5}, True),  # bald's alone
         ({"passes": 3}, True),
         ({"proxy_width": 6}, True),  # there is no proxy
+        ({"proxy_image_size": 12}, True),
         ({"unlock_at": 0.5}, True),
         ({"min_gain": 0.1}, True),
     ],
 )
 def test_what_shapes_a_trajectory_is_in_its_key_and_nothing_else(change: Mapping[str, Any], same: bool) -> None:
     assert (rounds_of(config())[-1].key == rounds_of(config(**change))[-1].key) is same
+
+
+@pytest.mark.parametrize(
+    ("switch", "leaf"),
+    [
+        ({"proxy": "resnet8"}, {"proxy_width": 6}),
+        ({"proxy": "resnet8"}, {"proxy_image_size": 12}),
+        ({"strategy": "bald"}, {"dropout": 0.5}),
+        ({"strategy": "bald"}, {"passes": 3}),
+        ({"locked_classes": 2}, {"unlock_at": 0.5}),
+        ({"patience": 3}, {"min_gain": 0.1}),
+        ({"strategy": "random", "patience": 3}, {"epochs": 3}),
+        ({"strategy": "random", "patience": 3}, {"replay_ratio": 1.0}),
+    ],
+)
+def test_leaves_of_a_switch_that_is_on_are_in_the_key(switch: Mapping[str, Any], leaf: Mapping[str, Any]) -> None:
+    assert rounds_of(config(**switch))[-1].key != rounds_of(config(**switch, **leaf))[-1].key
 
 
 def test_chance_asks_no_network_and_a_proxy_not_the_model() -> None:
@@ -167,6 +185,19 @@ def test_labelled_images_differ_and_equal_seeds_give_equal_ones(data: Dataset, s
     assert 0 <= int(first.min()) <= int(first.max()) < len(data.train)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("select", [{}, {"strategy": "badge", "replay_ratio": 1.0}, {"strategy": "forgetting"}])
+def test_what_is_asked_for_depends_on_no_image_held_out(data: Dataset, select: Mapping[str, Any]) -> None:
+    def other(split: Split) -> Split:
+        return Split(255 - split.images, (split.labels + 1) % 10)
+
+    trial = config(**select)
+    chosen = run(trial, data)["select"][-1]
+    untested = run(trial, replace(data, test=other(data.test)))["select"][-1]
+    assert untested.artifact == chosen.artifact
+    unvalidated = run(trial, replace(data, val=other(data.val)))["select"][-1]
+    assert torch.equal(trajectory.load(unvalidated.artifact).labelled, trajectory.load(chosen.artifact).labelled)
 
 
 def test_every_strategy_begins_with_the_same_draw(data: Dataset) -> None:
