@@ -14,7 +14,7 @@ import argparse
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import median
 
@@ -26,12 +26,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import orchestrator
-from orchestrator.analysis import tables
+from orchestrator.analysis import pareto, tables
+from orchestrator.analysis.membership import membership
 
 COLUMNS = 40
 SEEDS = 5
-OBJECTIVES = {"accuracy": "max", "compression": "max", "wall_time_s": {"min": "5%"}}
-PLAIN = {"accuracy": "max", "compression": "max", "wall_time_s": "min"}
+OBJECTIVES: Mapping[str, object] = {"accuracy": "max", "compression": "max", "wall_time_s": {"min": "5%"}}
+PLAIN: Mapping[str, object] = {"accuracy": "max", "compression": "max", "wall_time_s": "min"}
 Points = npt.NDArray[np.float64]
 
 
@@ -89,34 +90,30 @@ def report(name: str, found: object, seconds: tuple[float, float]) -> None:
     print(f"{name:58} {found!s:>9} {seconds[0]:8.3f} {seconds[1]:8.3f}")
 
 
-def fronts(folder: Path, rows: int, rounds: int) -> None:
+def fronts(folder: Path, kind: str, points: Points, rounds: int) -> None:
     names = ["trial_id", *OBJECTIVES]
-    for kind, points in {"random": random_points(rows), "simplex": simplex_points(rows)}.items():
-        path = folder / f"{kind}.parquet"
-        pq.write_table(trials(points), path, compression="zstd")
-        wanted = OBJECTIVES if kind == "random" else PLAIN
+    wanted = OBJECTIVES if kind == "random" else PLAIN
+    path = folder / f"{kind}.parquet"
+    pq.write_table(trials(points), path, compression="zstd")
 
-        def front(path: Path = path, wanted: dict[str, object] = wanted) -> pd.DataFrame:  # pyright: ignore[reportArgumentType]
-            return orchestrator.load(path, columns=names).pareto.front(wanted, role=None)
+    def front() -> pd.DataFrame:
+        return pareto.front(orchestrator.load(path, columns=names), wanted, role=None)
 
-        report(f"{kind}: load 4 of {COLUMNS} columns, front", len(front()), timed(front, rounds))
-        report(f"{kind}: load alone", "", timed(lambda path=path: orchestrator.load(path, columns=names), rounds))
-        losses = points.copy()
-        report(f"{kind}: moocore's sort alone", "", timed(lambda: moocore.is_nondominated(losses, maximise=True), rounds))
+    report(f"{kind}: load 4 of {COLUMNS} columns, front", len(front()), timed(front, rounds))
+    report(f"{kind}: load alone", "", timed(lambda: orchestrator.load(path, columns=names), rounds))
+    losses = -points
+    report(f"{kind}: moocore's sort alone", "", timed(lambda: moocore.is_nondominated(losses), rounds))
 
 
-def memberships(rows: int, draws: int, rounds: int) -> None:
-    for kind, points in {
-        "random": random_points(rows // SEEDS),
-        "simplex": simplex_points(rows // SEEDS),
-    }.items():
-        df = trials(noisy(points), SEEDS).to_pandas()
+def memberships(kind: str, points: Points, draws: int, rounds: int) -> None:
+    df = trials(noisy(points), SEEDS).to_pandas()
 
-        def members(df: pd.DataFrame = df) -> pd.DataFrame:
-            return df.pareto.membership(PLAIN, draws=draws)
+    def members() -> pd.DataFrame:
+        return membership(df, PLAIN, draws=draws)
 
-        sometimes = int((members()["membership"] > 0).sum())
-        report(f"{kind}: membership, {rows // SEEDS} cells x {SEEDS} seeds, {draws} draws", sometimes, timed(members, rounds))
+    sometimes = int((members()["membership"] > 0).sum())
+    what = f"{kind}: membership, {len(points)} cells x {SEEDS} seeds, {draws} draws"
+    report(what, sometimes, timed(members, rounds))
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
@@ -128,9 +125,12 @@ def main(arguments: Iterable[str] | None = None) -> None:
     options = parser.parse_args(None if arguments is None else list(arguments))
     print(f"{platform.machine()}, pandas {pd.__version__}, pyarrow {pa.__version__}, moocore {moocore.__version__}")
     print(f"{'':58} {'found':>9} {'seconds':>8} {'cpu s':>8}")
+    kinds = {"random": random_points, "simplex": simplex_points}
     with tempfile.TemporaryDirectory() as folder:
-        fronts(Path(folder), options.rows, options.rounds)
-    memberships(options.repeated_rows, options.draws, min(options.rounds, 3))
+        for kind, drawn in kinds.items():
+            fronts(Path(folder), kind, drawn(options.rows), options.rounds)
+    for kind, drawn in kinds.items():
+        memberships(kind, drawn(options.repeated_rows // SEEDS), options.draws, min(options.rounds, 3))
 
 
 if __name__ == "__main__":

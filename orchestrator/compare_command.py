@@ -95,7 +95,7 @@ def _reference(given: list[str]) -> dict[str, float] | None:
 
 def _as_json(found: "Comparison") -> dict[str, object]:
     volume = {str(name): value if math.isfinite(value) else None for name, value in found.hypervolume.iloc[0].items()}
-    trials = json.loads(found.trials.to_json(orient="records", double_precision=15))
+    trials = json.loads(found.trials.to_json(orient="records", double_precision=15, date_format="iso"))
     return {"hypervolume": volume, "reference": dict(found.reference), "trials": trials}
 
 

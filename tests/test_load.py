@@ -11,6 +11,7 @@ import pytest
 
 import orchestrator
 from orchestrator.analysis import tables
+from orchestrator.analysis.parts import DamagedFileWarning
 from orchestrator.errors import TableError
 
 EXTRA = {"compress.pfr": pa.float64(), "data.name": pa.string()}
@@ -193,3 +194,99 @@ def test_a_file_that_is_replaced_meanwhile_is_read_whole(
     monkeypatch.setattr(pq, "read_table", replaced_before_the_rows_are_read)
     assert len(orchestrator.load(study)) == 12
     assert len(orchestrator.load(study)) == 400
+
+
+# Folders of parts
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    write(folder / "a.parquet", 3)
+    older = tables.schema({"compress.pfr": pa.int64(), "compress.new": pa.null()})
+    older = older.remove(older.get_field_index("accuracy"))
+    row: dict[str, Any] = {"study": "s", "trial_id": "old", "compress.pfr": 1, "seed": 9}
+        "study": "s",
+        "trial_id": "old",
+        "compress.pfr": 1,
+        "seed": 9,
+    }
+    pq.write_table(pa.Table.from_pylist([dict.fromkeys(older.names) | row], schema=older), folder / "b.parquet")
+    (folder / "_hidden.parquet").write_text("nothing")
+    (folder / "notes.txt").write_text("nothing")
+    return folder
+
+
+def test_parts_of_several_versions_are_one_table(parts: Path) -> None:
+    df = orchestrator.load(parts)
+    assert df["trial_id"].tolist() == ["t0", "t1", "t2", "old"]
+    assert df["compress.pfr"].tolist()[1:] == [0.1, 0.2, 1.0]
+    assert df["compress.pfr"].dtype == "float64"
+    assert df["accuracy"].isna().tolist() == [True, False, False, True]
+    assert df["seed"].dtype == "Int64"
+    some = orchestrator.load(parts, columns=["trial_id", "accuracy"], where=[("compress.pfr", ">", 0.1)])
+    assert some["trial_id"].tolist() == ["t2", "old"]
+    assert list(some.columns) == ["trial_id", "accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": ["acuracy"]}, "a.parquet and 1 more: no column 'acuracy'; did you mean 'accuracy'"),
+        ({"where": [("sed", "==", 1)]}, "no column 'sed'; did you mean 'seed'"),
+    ],
+)
+def test_unknown_columns_of_parts_are_told(parts: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TableError, match=message):
+        orchestrator.load(parts, **options)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 200, -1])
+def test_a_truncated_part_is_named_and_skipped_on_request(parts: Path, kept: int) -> None:
+    path = parts / "b.parquet"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(TableError, match=r"b\.parquet: not a readable Parquet file .* skip_damaged=True leaves it out"):
+        orchestrator.load(parts)
+    with pytest.warns(DamagedFileWarning, match=r"left out: .*b\.parquet: not a readable"):
+        assert len(orchestrator.load(parts, skip_damaged=True)) == 3
+
+
+def test_a_part_damaged_inside_is_skipped_too(parts: Path) -> None:
+    path = parts / "a.parquet"
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(pq.read_schema(path).names.index("trial_id"))
+    raw = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    raw[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(raw)
+    with pytest.warns(DamagedFileWarning, match=r"a\.parquet"):
+        assert orchestrator.load(parts, skip_damaged=True)["trial_id"].tolist() == ["old"]
+
+
+def test_parts_that_are_all_damaged_are_an_error(parts: Path) -> None:
+    for path in (parts / "a.parquet", parts / "b.parquet"):
+        path.write_bytes(b"PAR1")
+    with pytest.warns(DamagedFileWarning), pytest.raises(TableError, match=r"a\.parquet: neither .* nor the 1 beside"):
+        orchestrator.load(parts, skip_damaged=True)
+
+
+def test_columns_of_one_name_and_nothing_in_common_name_both_files(parts: Path) -> None:
+    pq.write_table(pa.table({"trial_id": ["x"], "compress.pfr": ["much"]}), parts / "c.parquet")
+    with pytest.raises(TableError, match=r"c\.parquet: does not fit .*a\.parquet.*compress\.pfr.*load them one by one"):
+        orchestrator.load(parts)
+
+
+def test_trials_of_another_tool_are_told(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"loss": [1.0], "status": ["done"]}), tmp_path / "trials.parquet")
+    with pytest.raises(TableError, match="holds no trials of this project: no column trial_id; did another tool"):
+        orchestrator.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "tool"),
+    [("meta.yaml", "MLflow"), ("experiment_state-2030.json", "Ray Tune"), ("multirun.yaml", "Hydra")],
+)
+def test_the_folder_of_another_tool_is_recognised(tmp_path: Path, name: str, tool: str) -> None:
+    (tmp_path / name).write_text("")
+    with pytest.raises(TableError, match=f"holds no trials.parquet; it looks like a folder of {tool}; give results"):
+        orchestrator.load(tmp_path)

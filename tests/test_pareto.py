@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import orchestrator
 from orchestrator.analysis import pareto, tables
-from orchestrator.analysis.objectives import Objective, parse_objectives
 from orchestrator.analysis.dominance import on_grid
+from orchestrator.analysis.objectives import Objective, parse_objectives
 from orchestrator.analysis.repeats import mean_over_seeds
 from orchestrator.errors import TableError
 

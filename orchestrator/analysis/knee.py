@@ -28,7 +28,7 @@ def knee(
     is extended may get another knee.
 
     Rows of the front with an infinite value take no part, an objective in which the front does not vary plays none,
-    a single point is its own knee. Rows that tie all stay.
+    a single point is its own knee. Rows that tie all stay, and so do both ends of a front that bulges outwards.
 
     Args:
         df: as in `pareto.front`, and so are the others.
