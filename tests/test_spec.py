@@ -187,7 +187,7 @@ STUDIES = {
     "cifar10_resnet20": 9,
     "cifar10_resnet18": 12,
     "al_budget": 72,
-    "al_pfr_joint": 36,
+    "al_pfr_joint": 30,
     "search_grid": 1620,
 }
 
