@@ -207,11 +207,6 @@ def parts(tmp_path: Path) -> Path:
     older = tables.schema({"compress.pfr": pa.int64(), "compress.new": pa.null()})
     older = older.remove(older.get_field_index("accuracy"))
     row: dict[str, Any] = {"study": "s", "trial_id": "old", "compress.pfr": 1, "seed": 9}
-        "study": "s",
-        "trial_id": "old",
-        "compress.pfr": 1,
-        "seed": 9,
-    }
     pq.write_table(pa.Table.from_pylist([dict.fromkeys(older.names) | row], schema=older), folder / "b.parquet")
     (folder / "_hidden.parquet").write_text("nothing")
     (folder / "notes.txt").write_text("nothing")
