@@ -51,11 +51,11 @@ def _serve(options: argparse.Namespace) -> int:
     from orchestrator.report.serve import LiveReport, Server
 
     report = LiveReport(options.table, _asked(options))
-    report.page()
     with Server(report, options.port) as server:
-        sys.stdout.write(f"{server.address} shows {options.table} as it changes; Ctrl-C ends it\n")
-        sys.stdout.flush()
+        report.page()
         try:
+            sys.stdout.write(f"{server.address} shows {options.table} as it changes; Ctrl-C ends it\n")
+            sys.stdout.flush()
             server.serve_forever()
         except KeyboardInterrupt:
             sys.stdout.write("\nended\n")
@@ -84,8 +84,8 @@ def _place(options: argparse.Namespace) -> Path:
 def _write(place: Path, text: bytes, *, named: bool) -> None:
     from orchestrator.durable import publish
 
-    _refuse_foreign(place)
     try:
+        _refuse_foreign(place)
         if not named:
             place.parent.mkdir(parents=True, exist_ok=True)
         publish(place, text)
@@ -103,8 +103,6 @@ def _refuse_foreign(place: Path) -> None:
             ours = MARK.encode() in file.read(1000)
     except FileNotFoundError:
         return
-    except OSError as error:
-        raise StoreError(f"{place}: the report cannot be written: {error.strerror}; name another --out") from error
     if not ours:
         raise RunError(f"{place}: is there and is no report; name another --out")
 

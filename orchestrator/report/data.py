@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from orchestrator.analysis.objectives import Objective
 from orchestrator.report import effects, learning, provenance, rows, seconds, settings
-from orchestrator.report.plain import encoded
 from orchestrator.report.source import Source, objectives_of
 
 LEFT_OUT = {"status": "not complete", "mixed_hosts": "timed on different machines", "missing": "without a value"}
@@ -47,19 +45,12 @@ def payload(source: Source, asked: Mapping[str, object]) -> dict[str, Any]:
         "seconds": seconds.seconds(source),
         "failures": provenance.failures(source.trials),
         "rows": rows.rows(source.trials, found, positions),
-        "setting": encoded(_drawn_places(found.number[positions], numbers)),
+        "table": {"n": len(positions), "of": len(source.trials)},
         "shown": rows.first_shown(source.trials, found.axes, found.measured),
         "columns": rows.described(source.trials),
         "provenance": provenance.provenance(source),
         "times": provenance.times(source),
     }
-
-
-def _drawn_places(number: settings.Ints, numbers: settings.Ints) -> pd.Series:
-    """The place among the drawn settings of each row's setting, -1 where it is not drawn."""
-    place = np.searchsorted(numbers, number)
-    there = np.isin(number, numbers)
-    return pd.Series(np.where(there, place, -1))
 
 
 def _study(source: Source) -> dict[str, Any]:

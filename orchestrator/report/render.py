@@ -1,6 +1,7 @@
 """The payload and the page's files -> one HTML file that needs no network and runs no code but its own."""
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -44,12 +45,18 @@ def page(payload: Mapping[str, Any], *, live: str = "") -> str:
         "MARK": MARK,
         "POLICY": policy,
         "STYLE": _own("style.css"),
-        "DATA": in_script({**payload, "live": live}),
+        "DATA": in_script({**payload, "rows": packed(payload["rows"]), "live": live}),
         "LIBRARY": library,
         "SCRIPT": script,
     }
     # One pass over the template alone: a part is never searched for the names of others.
     return re.sub(r"<!--([A-Z]+)-->", lambda found: parts[found[1]], _own("page.html"))
+
+
+def packed(value: object) -> str:
+    """JSON, compressed with gzip, in Base64: half the size for a table of thousands of rows."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
 
 
 def in_script(value: object) -> str:

@@ -14,7 +14,7 @@ from orchestrator.report.settings import Ints, Settings, evenly
 MOST_ROWS = 5000
 """Rows beside those of the front."""
 
-MOST_OF_FRONT = 5000
+MOST_OF_FRONT = 4000
 _FAILED_FIRST = 500
 
 
@@ -48,7 +48,7 @@ def rows(trials: pd.DataFrame, settings: Settings, positions: Ints) -> dict[str,
             columns[name] = encoded(column)
         else:
             constant[name] = plain(column.iloc[0]) if len(column) else None
-    return {"n": len(table), "of": len(trials), "columns": columns, "constant": constant}
+    return {"n": len(table), "columns": columns, "constant": constant}
 
 
 def described(trials: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -38,7 +38,7 @@ def seconds(source: Source) -> dict[str, Any]:
         "each": plain(sum(each.values())),
         "wall": plain((done["finished_at"].max() - done["started_at"].min()).total_seconds()),
         "runs": int(done["run"].nunique()),
-        "failed": plain(done.loc[done["status"] != "complete", "busy_s"].sum()),
+        "failed": plain(done.loc[done["status"].isin(["failed", "infeasible"]), "busy_s"].sum()),
     }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -79,6 +80,11 @@ class Server(ThreadingHTTPServer):
                 f"port {port} of {HOST} cannot be used: {told}; name another --port, or 0 for a free one"
             ) from error
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that leaves in the middle of an answer is no fault; others are told as they are."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)  # pyright: ignore[reportArgumentType]
+
     @property
     def address(self) -> str:
         """Where browsers find it."""
@@ -93,7 +99,6 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
     server_version, sys_version = "orchestrator", ""
-    protocol_version = "HTTP/1.1"
     timeout = 30
 
     def do_GET(self) -> None:

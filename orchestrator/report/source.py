@@ -14,7 +14,22 @@ from orchestrator.spec.load import load_spec
 from orchestrator.spec.model import StudySpec
 
 STAGES, HISTORY, STUDY = "_stages.parquet", "_history.parquet", "_study.yaml"
-BESIDE = (STAGES, HISTORY, STUDY)
+_USED = {
+    STAGES: (
+        "key",
+        "parent",
+        "stage",
+        "status",
+        "busy_s",
+        "started_at",
+        "finished_at",
+        "run",
+        "host",
+        "pid",
+        "attempt",
+    ),
+    HISTORY: ("key", "stage", "epoch", "loss", "val_accuracy"),
+}
 NEEDED = ("study", "trial_id", "role", "baseline", "seed", "status", "error")
 
 Part = pd.DataFrame | str
@@ -84,9 +99,11 @@ def _part(folder: Path | None, name: str) -> Part:
     if not (folder / name).exists():
         return f"{name} is not in {folder}."
     try:
-        return load(folder / name)
+        table = load(folder / name)
     except TableError as error:
         return f"{name} cannot be read: {error}"
+    absent = [column for column in _USED[name] if column not in table.columns]
+    return f"{name} cannot be read: it lacks the columns {', '.join(absent)}" if absent else table
 
 
 def _study(folder: Path | None) -> tuple[str, StudySpec | None, str]:
@@ -142,4 +159,4 @@ def _differs(column: pd.Series) -> bool:
 def tables_of(path: str) -> tuple[Path, ...]:
     """The files whose change makes a report out of date."""
     folder = folder_of(path)
-    return (Path(path),) if folder is None else tuple(folder / name for name in (TABLE, *BESIDE))
+    return (Path(path),) if folder is None else (*sorted(folder.glob("*.parquet")), folder / STUDY)

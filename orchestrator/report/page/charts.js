@@ -38,7 +38,7 @@ function chart(about, picture, { tall = false, bar = false } = {}) {
   const box = make("div", { class: tall ? "chart tall" : "chart", role: "group", "aria-label": about, tabindex: "0" });
   const one = { box, about, picture, drawn: false, picks: [], at: -1, bar };
   box.addEventListener("keydown", event => walk(one, event));
-  box.addEventListener("blur", () => { if (one.drawn && one.at >= 0) { Plotly.Fx.unhover(box); one.at = -1; } });
+  box.addEventListener("blur", () => { if (one.at >= 0) Plotly.Fx.unhover(box); });
   charts.push(one);
   watcher.observe(box);
   one.redraw = () => { if (one.drawn) draw(one); };
@@ -80,16 +80,19 @@ function walk(one, event) {
   const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
   const last = one.picks.length - 1;
   if (last < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Enter" && one.at >= 0) one.picks[one.at].open();
-  else if (event.key === "Home") one.at = 0;
+  if (event.key === "Enter" && one.at >= 0) {
+    event.preventDefault();  // or the same key presses the button that has the focus next
+    one.picks[one.at].open();
+    return;
+  }
+  if (event.key === "Home") one.at = 0;
   else if (event.key === "End") one.at = last;
   else if (step) one.at = Math.min(last, Math.max(0, one.at < 0 ? 0 : one.at + step));
   else return;
   event.preventDefault();
   const { curve, point } = one.picks[one.at] ?? one.picks[0];
   try { Plotly.Fx.hover(one.box, [{ curveNumber: curve, pointNumber: point }]); } catch { /* no label in 3-D */ }
-  const text = one.box.data[curve].hovertext?.[point];
-  if (text) announce(text.replaceAll("<br>", "; ").replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&"));
+  announce(unsafe(one.box.data[curve].hovertext[point]));
 }
 
 const redrawAll = () => charts.forEach(one => one.redraw());

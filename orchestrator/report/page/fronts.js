@@ -12,15 +12,18 @@ function pointText(i, names) {
   return [`<b>${safe(cut(settingName(i), 70))}</b>${isMember(i) ? ", on the front" : ""}${seeds}`, ...lines].join("<br>");
 }
 
+const CROWD = 200;
+const crowded = pointCount > CROWD;
+
 /** The three kinds of points, told apart by shape and hue. */
 function kinds() {
   return [
     { name: "other settings", own: indices.filter(i => !isMember(i) && !isBaseline(i)),
-      marker: { symbol: "circle", size: 7, color: colour("other"), opacity: 0.75 } },
+      marker: { symbol: "circle", size: crowded ? 5 : 7, color: colour("other"), opacity: 0.75 } },
     { name: "baselines", own: indices.filter(isBaseline),
       marker: { symbol: "square-open", size: 9, color: colour("base"), line: { width: 2 } } },
     { name: "front", own: indices.filter(isMember),
-      marker: { symbol: "diamond", size: 11, color: colour("front"), line: { width: 1, color: colour("page") } } },
+      marker: { symbol: "diamond", size: crowded ? 8 : 11, color: colour("front"), line: { width: 1, color: colour("page") } } },
   ];
 }
 
@@ -28,7 +31,7 @@ const names2d = () => [...new Set([...data.objectives.map(one => one.name), ...d
 
 function bars(name, own) {
   const error = own.map(i => scaled(name, points.std[name][i]));
-  return error.some(value => value) ? { type: "data", array: error, thickness: 1.2, width: 3 } : undefined;
+  return !crowded && error.some(value => value) ? { type: "data", array: error, thickness: 1.2, width: 3 } : undefined;
 }
 
 function projection(x, y) {
@@ -63,7 +66,8 @@ function frontSection(section) {
   const left = Object.entries(data.left_out).map(([why, n]) => `${n.toLocaleString("en")} ${why}`).join(", ");
   const all = pointCount - indices.filter(isBaseline).length;
   section.append(make("p", { class: "note" },
-    `${wishes.join(", ")}. A point is the mean over the seeds, its bars one standard deviation; diamonds are the ` +
+    `${wishes.join(", ")}. A point is the mean over the seeds` + (crowded ? "; its standard deviation is in its label" :
+      ", its bars one standard deviation") + `; diamonds are the ` +
     `${plural(members, "setting")} on the front over all objectives together.` +
     (all < points.of ? ` ${all.toLocaleString("en")} of ${points.of.toLocaleString("en")} settings are drawn one by ` +
       "one, all others counted in the shaded raster (logarithmic)." : "") +
@@ -83,7 +87,7 @@ function memberTable(own) {
     ...measured.map(name => make("th", { class: "number", scope: "col" }, name)));
   const rows = order.map(i => make("tr", {},
     make("td", { class: "text" }, make("button", { type: "button", onclick: () => openSetting(i) }, settingName(i))),
-    make("td", { class: "number" }, String(points.seeds[i] ?? "–")),
+    make("td", { class: "number" }, String(points.seeds[i] ?? "-")),
     ...measured.map(name => make("td", { class: "number" }, spread(name, points.mean[name][i], points.std[name][i])))));
   return make("details", { open: own.length <= 12, class: "more" },
     make("summary", {}, `The front as a table: ${plural(own.length, "setting")}` +
@@ -126,7 +130,7 @@ function rail(name, values, isAxis) {
   const known = values.filter(value => value !== null && value !== undefined);
   if (!isAxis || (known.length && known.every(value => typeof value === "number") && new Set(known).size > 12)) {
     const low = Math.min(...known), high = Math.max(...known), width = high - low || 1;
-    const ticks = [0, 0.25, 0.5, 0.75, 1].map(y => [y, shown(name, low + y * width)]);
+    const ticks = [0, 0.25, 0.5, 0.75, 1].map(y => [y, shown(name, +(low + y * width).toPrecision(3))]);
     return { place: value => (value === null || value === undefined ? null : (value - low) / width), ticks };
   }
   const numbers = known.every(value => typeof value === "number");
@@ -149,11 +153,13 @@ function parallelSection(section) {
     return;
   }
   const others = cells.filter(i => !isMember(i)), members = cells.filter(isMember);
-  const step = Math.max(1, Math.ceil(others.length / MOST_PARALLEL));
-  const drawn = [...others.filter((_, i) => i % step === 0), ...members.slice(0, MOST_PARALLEL)];
+  const step = Math.ceil(Math.max(others.length, members.length) / MOST_PARALLEL);
+  const drawn = [others, members].flatMap(all => all.filter((_, i) => i % step === 0));
+  const faint = n => Math.min(1, Math.max(0.25, 40 / n));
   const picture = () => {
-    const value = (name, i) => (name in points.config ? at(points.config[name], i) : points.mean[name][i]);
-    const rails = columns.map(name => rail(name, cells.map(i => value(name, i)), name in points.config));
+    const isAxis = name => Object.hasOwn(points.config, name);
+    const value = (name, i) => (isAxis(name) ? at(points.config[name], i) : points.mean[name][i]);
+    const rails = columns.map(name => rail(name, cells.map(i => value(name, i)), isAxis(name)));
     const traces = [], picks = [];
     for (const i of drawn) {
       const member = isMember(i);
@@ -161,9 +167,9 @@ function parallelSection(section) {
       const text = pointText(i, measured);
       traces.push({ type: "scatter", mode: "lines+markers", x: columns.map((_, place) => place),
         y: columns.map((name, place) => rails[place].place(value(name, i))), hoverinfo: "text",
-        hovertext: columns.map(() => text), opacity: member ? 1 : 0.35, marker: { size: member ? 7 : 5,
+        hovertext: columns.map(() => text), opacity: member ? faint(members.length / step) : 0.35, marker: { size: member ? 7 : 5,
           symbol: member ? "diamond" : "circle" },
-        line: { color: colour(member ? "front" : "other"), width: member ? 2.4 : 1 } });
+        line: { color: colour(member ? "front" : "other"), width: member ? 1 + 1.4 * faint(members.length / step) : 1 } });
     }
     const notes = rails.flatMap((one, place) => one.ticks.map(([y, text]) => ({ x: place, y, text: safe(text),
       showarrow: false, xanchor: place === columns.length - 1 ? "right" : "left", xshift: place === columns.length - 1 ?
@@ -174,7 +180,7 @@ function parallelSection(section) {
       yaxis: axis("", { showticklabels: false, showgrid: false, showline: false, ticks: "", range: [-0.06, 1.12], fixedrange: true }) }) };
   };
   section.append(make("p", { class: "note" }, "Each line is a setting, from its values on the axes to the means of its " +
-    "objectives; blue lines with diamonds are on the front." + (step > 1 ? ` Of the others one in ${step} is drawn.` : "")));
+    "objectives; blue lines with diamonds are on the front." + (step > 1 ? ` One setting in ${step} is drawn.` : "")));
   const box = chart("Parallel coordinates of axes and objectives", picture, { tall: true });
   box.style.minWidth = `${Math.min(7 * columns.length, 60)}rem`;
   section.append(make("div", { class: "scroll" }, box));

@@ -68,9 +68,11 @@ async function follow() {
   try {
     const answer = await fetch("version", { cache: "no-store" });
     const { version, fault } = await answer.json();
-    state.textContent = fault ? `live; not renewed: ${fault}` : "live";
-    if (!fault && version !== data.live && !dialog.open && !typing()) {
+    const newer = version !== data.live && dialog.open;
+    state.textContent = fault ? `live; not renewed: ${fault}` : newer ? "live; newer once this trial is closed" : "live";
+    if (!fault && version !== data.live && !dialog.open) {
       memory.set("scroll", String(scrollY));
+      memory.set("focus", document.activeElement?.id ?? "");
       location.reload();
       return;
     }
@@ -80,16 +82,32 @@ async function follow() {
   setTimeout(follow, POLL_MS);
 }
 
-const typing = () => document.activeElement?.id === "filter";
+/** The rows of the table, which are packed: what is drawn does not wait for them. */
+async function fillTable() {
+  data.rows = await unpacked(data.rows);
+  for (let row = 0; row < data.rows.n; row++) rowOf.set(at(data.rows.columns.trial_id, row), row);
+  restoreTable();
+  refresh();
+}
 
-head();
-theme();
-sections();
-restoreTable();
-refresh();
-if (data.live) {
+/** Back to where the page was before newer tables were loaded. */
+function takePlace() {
   history.scrollRestoration = "manual";
   scrollTo(0, Number(memory.get("scroll") ?? 0));
-  setTimeout(follow, POLL_MS);
+  document.getElementById(memory.get("focus") || "title")?.focus({ preventScroll: true });
 }
-document.documentElement.dataset.ready = "yes";
+
+async function start() {
+  head();
+  theme();
+  sections();
+  await fillTable();
+  if (data.live) {
+    takePlace();
+    setTimeout(follow, POLL_MS);
+  }
+  document.documentElement.dataset.ready = "yes";
+}
+
+start().catch(error => document.getElementById("content").prepend(make("p", { class: "why" },
+  `The report cannot be shown whole: ${error.message}. A browser of 2023 or later is needed.`)));

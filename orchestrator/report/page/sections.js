@@ -153,7 +153,7 @@ function trainingPicture(kind, name, title, heading) {
     traces.push({ type: "scatter", mode: line.epoch.length > 1 ? "lines" : "markers", x: line.epoch, y: of(line[name]),
       showlegend: false, opacity: 0.6, line: { width: 1, color: colour("front") }, hoverinfo: "text",
       hovertext: line.epoch.map((x, k) => `trial ${safe(line.trial)}<br>epoch ${x}: ` +
-        (line[name][k] === null ? "–" : name === "loss" ? line[name][k].toPrecision(4) : shown("accuracy", line[name][k]))) });
+        (line[name][k] === null ? "-" : name === "loss" ? line[name][k].toPrecision(4) : shown("accuracy", line[name][k]))) });
   }
   traces.push({ type: "scatter", mode: "lines", x: epoch, y: of(q1), hoverinfo: "skip", showlegend: false,
     line: { width: 2, dash: "dash", color: colour("base") } });
@@ -172,17 +172,19 @@ function secondsSection(section) {
     (found.failed ? ` ${seconds(found.failed)} went into stages that failed.` : "")));
   const names = { select: "select: choosing labels", train: "train: dense networks", compress: "compress",
     evaluate: "evaluate: measuring" };
+  const most = Math.max(...found.kinds.flatMap(one => [one.once, one.each]));
+  const [unit, per] = most > 7200 ? ["hours (h)", 3600] : most > 600 ? ["minutes (min)", 60] : ["seconds (s)", 1];
   const picture = () => {
     const kinds = [...found.kinds].reverse();
-    const bar = (key, name, color, pattern) => ({ type: "bar", orientation: "h", name, x: kinds.map(one => one[key]),
+    const bar = (key, name, color, pattern) => ({ type: "bar", orientation: "h", name, x: kinds.map(one => one[key] / per),
       y: kinds.map(one => names[one.kind]), hoverinfo: "text", showlegend: true, text: kinds.map(one => seconds(one[key])),
-      textposition: "auto", marker: { color, line: { color, width: 1 },
+      textposition: "outside", cliponaxis: false, marker: { color, line: { color, width: 1 },
         pattern: pattern ? { shape: pattern, fgcolor: color, bgcolor: colour("page"), size: 7, solidity: 0.35 } : {} },
       hovertext: kinds.map(one => `${one.kind}: ${seconds(one[key])}<br>${plural(one.stages, "stage")}`) });
     return { traces: [bar("each", "if every trial ran its own path", colour("other"), "/"),
       bar("once", "as it ran, shared", colour("bar"), "")],
     layout: layout({ showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "reversed" },
-      barmode: "group", xaxis: axis("busy seconds (s)"), yaxis: axis("", { showgrid: false }) }) };
+      barmode: "group", xaxis: axis(`busy ${unit}`, { range: [0, 1.18 * most / per] }), yaxis: axis("", { showgrid: false }) }) };
   };
   section.append(make("div", { class: "charts wide" }, chart("Busy seconds by kind of stage", picture)));
 }
@@ -220,13 +222,13 @@ function provenanceSection(section) {
 
 function columnSection(section) {
   const head = ["column", "unit", "better", "deterministic", "what it is"];
-  const certain = value => ({ true: "yes", false: "no" }[value] ?? "–");
+  const certain = value => ({ true: "yes", false: "no" }[value] ?? "-");
   section.append(note("A deterministic column is equal bit for bit on one kind of machine at a fixed thread count; the " +
     "others are observations. Missing is null, never 0."),
   make("details", {}, make("summary", {}, `${plural(Object.keys(data.columns).length, "column")}`),
     make("div", { class: "scroll high", tabindex: "0" }, make("table", {},
       make("thead", {}, make("tr", {}, ...head.map(name => make("th", { scope: "col" }, name)))),
       make("tbody", {}, ...Object.entries(data.columns).map(([name, one]) => make("tr", {}, make("td", {}, make("code", {}, name)),
-        ...[one.unit || "–", one.better || "–", certain(one.deterministic)].map(text => make("td", {}, text)),
+        ...[one.unit || "-", one.better || "-", certain(one.deterministic)].map(text => make("td", {}, text)),
         make("td", { class: "text" }, one.doc))))))));
 }

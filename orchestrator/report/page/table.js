@@ -5,7 +5,7 @@ const view = { columns: new Set(data.shown), sort: null, down: false, filter: ""
 const rowColumns = ["front", ...Object.keys(data.columns)];
 
 function tableSection(section) {
-  const { n, of } = data.rows;
+  const n = data.table.n, of = data.table.of;
   const filter = make("input", { type: "search", id: "filter", size: "40", autocomplete: "off", spellcheck: "false",
     placeholder: "accuracy>=0.9 front=yes", "aria-describedby": "filter-help" });
   filter.addEventListener("input", () => { view.filter = filter.value; view.page = 0; refresh(); });

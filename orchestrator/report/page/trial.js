@@ -1,11 +1,11 @@
 // One trial, or the trials of one setting: every column, and the command that exports it.
 
-const rowOf = new Map([...Array(data.rows.n).keys()].map(row => [at(data.rows.columns.trial_id, row), row]));
+const rowOf = new Map();
 const dialog = document.getElementById("trial");
 
 /** The value of any column at a row of the report's table. */
 function valueAt(name, row) {
-  return name in data.rows.constant ? data.rows.constant[name] : at(data.rows.columns[name], row);
+  return Object.hasOwn(data.rows.constant, name) ? data.rows.constant[name] : at(data.rows.columns[name], row);
 }
 
 function openTrial(id) {

@@ -2,6 +2,12 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 
+/** JSON of Base64 of gzip. */
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
+
 /** An element; strings among the children become text. */
 function make(tag, attributes = {}, ...children) {
   const found = document.createElement(tag);
@@ -21,7 +27,7 @@ function at(column, row) {
   return place < 0 ? null : column.set[place];
 }
 
-const described = name => data.columns[name] || { unit: "", better: null, doc: "" };
+const described = name => Object.hasOwn(data.columns, name) ? data.columns[name] : { unit: "", better: null, doc: "" };
 
 function seconds(value) {
   if (value < 60) return `${value < 10 ? +value.toPrecision(3) : value.toFixed(1)} s`;
@@ -32,7 +38,7 @@ function seconds(value) {
 
 /** A value for a person, in the unit of its column. */
 function shown(name, value) {
-  if (value === null || value === undefined) return "–";
+  if (value === null || value === undefined) return "-";
   if (typeof value !== "number") return String(value);
   const unit = described(name).unit;
   if (unit === "fraction") return `${(100 * value).toFixed(2)} %`;
@@ -42,16 +48,24 @@ function shown(name, value) {
   return String(+value.toPrecision(4));
 }
 
-/** A mean with its standard deviation, where seeds have one. */
+/** A mean with its standard deviation, where seeds have one, in as many decimals as the mean has. */
 function spread(name, mean, std) {
-  if (mean === null || !std) return shown(name, mean);
-  return `${shown(name, mean)} ± ${shown(name, std)}`;
+  const text = shown(name, mean);
+  if (mean === null || !std) return text;
+  if (described(name).unit === "s") return `${text} ± ${seconds(+std.toPrecision(2))}`;
+  const [digits, ...sign] = text.split(" ");
+  const told = (std * factor(name)).toFixed((digits.split(".")[1] ?? "").length);
+  return Number(told) ? [digits, "±", told, ...sign].join(" ") : text;
 }
 
 const plural = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 
 /** Text for the chart library, which would read a few tags. */
 const safe = text => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+/** The same back as plain text. */
+const unsafe = text => text.replaceAll("<br>", "; ").replaceAll(/<\/?b>/g, "").replaceAll("&lt;", "<")
+  .replaceAll("&gt;", ">").replaceAll("&amp;", "&");
 
 const cut = (text, most = 28) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
