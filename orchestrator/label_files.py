@@ -5,14 +5,14 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
-from trainables.data.labels import COLUMNS, read_labels
+from trainables.data.labels import COLUMNS, plain, read_labels
 
 BOM = "\ufeff"
 RESTART = "--restart keeps the labels and begins a new trajectory from them"
@@ -156,24 +156,12 @@ def _rows_of(path: Path, labels_file: Path) -> Mapping[str, Any]:
     """The labelled rows of an older proposal."""
     try:
         ours = path.resolve() != labels_file.resolve() and path.read_bytes().startswith(b"file,label")
-        rows = read_labels(path, _Anything()).rows if ours else None
+        rows = read_labels(path, None).rows if ours else None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
     if rows is None:
         raise RunError(f"{path}: is there and is no proposal of images; name another --out")
     return rows
-
-
-class _Anything(frozenset[str]):
-    """Every name is in it."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
-def plain(name: str) -> str:
-    """The name of an image as a labels file gives it."""
-    return PurePosixPath(name.strip()).as_posix() if name.strip() else ""
 
 
 def nameable(file: str) -> bool:

@@ -154,7 +154,7 @@ class DataConfig(Section):
         if self.name != "imagefolder":
             return DATASETS[self.name]
         if self.fingerprint is None:
-            msg = f"the images of data.folder {self.folder} are not identified (trainables.data.folder.identify)"
+            msg = f"the images of data.folder {self.folder} are not identified (trainables.data.identify)"
             raise ValueError(msg)
         return DataFacts(
             image_size=FOLDER_IMAGE_SIZE,

@@ -1,4 +1,4 @@
-"""The selection network: built, trained on a round's images, and asked about others."""
+"""The selection network as strategies see it: what it says of images, read once, and what its training shows."""
 
 import time
 

@@ -24,14 +24,14 @@ class Labels:
     faults: list[str] = field(default_factory=list[str])
 
 
-def read_labels(path: Path, images: Collection[str], classes: Collection[str] = ()) -> Labels:
+def read_labels(path: Path, images: Collection[str] | None, classes: Collection[str] = ()) -> Labels:
     """The labels of `images`, which are paths relative to their folder, with slashes.
 
     An image that is not listed, or whose label is empty, has none yet. Further columns are passed over.
 
     Args:
         path: the CSV file, in UTF-8.
-        images: what may stand in the column `file`.
+        images: what may stand in the column `file`; None: anything.
         classes: what may stand in the column `label`; empty: anything.
 
     """
@@ -74,18 +74,21 @@ def _rows(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
     for row in reader:
         if row:
             name, label = (row[place].strip() if place < len(row) else "" for place in places)
-            yield reader.line_num, _plain(name), label
+            yield reader.line_num, plain(name), label
 
 
-def _plain(name: str) -> str:
-    return PurePosixPath(name).as_posix() if name else name
+def plain(name: str) -> str:
+    """The name of an image as a labels file gives it: without spaces around it, and `./a` is `a`."""
+    return PurePosixPath(name.strip()).as_posix() if name.strip() else ""
 
 
-def _fault(name: str, label: str, images: Collection[str], classes: Collection[str], lines: dict[str, int]) -> str:
+def _fault(
+    name: str, label: str, images: Collection[str] | None, classes: Collection[str], lines: dict[str, int]
+) -> str:
     """What is wrong with a row; empty where nothing is."""
     if name in lines:
         return f"{name} is there twice (also on line {lines[name]}); keep one"
-    if name not in images:
+    if images is not None and name not in images:
         return f"there is no image {name or '(no name)'} in the folder"
     if label and classes and label not in classes:
         return f"label {label!r} is none of the classes {', '.join(classes)} (data.classes)"
