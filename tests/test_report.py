@@ -183,6 +183,17 @@ def test_a_table_alone_gives_a_report_that_says_what_is_missing(name: str) -> No
     assert found["rows"]["n"] == len(df)
 
 
+def test_several_studies_in_a_folder_are_told_apart(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        made.write(tmp_path, [row | {"study": name, "trial_id": name + row["trial_id"]} for row in made.rows()])
+        (tmp_path / "trials.parquet").rename(tmp_path / f"{name}.parquet")
+    found = told(tmp_path, accuracy="max", compression="max")
+    assert found["axes"][0] == "study"
+    assert found["points"]["of"] == 12
+    assert found["counts"]["trials"] == 26
+    assert found["study"]["name"] == "first, second"
+
+
 def test_real_tables_and_their_stages_agree(tmp_path: Path) -> None:
     command = Command(tmp_path)
     command("sweep", command.study(), "--runner", "serial")

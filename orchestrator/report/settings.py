@@ -35,7 +35,7 @@ Ints = npt.NDArray[np.integer]
 class Settings:
     """The settings of a table.
 
-    `axes` are the config columns in which the cells differ. `number` is the setting of each trial, shape (trials,).
+    `axes` are the config columns in which the cells differ, after `study` where there are several. `number` is the setting of each trial, shape (trials,).
     `table` has a row for each setting, by number: its `role`, `baseline` and config, the mean of each of `measured`
     over its complete trials and `<column>_std` (n - 1 in the denominator), `n_seeds` and `front`.
     """
@@ -73,21 +73,22 @@ def settings_of(source: Source, objectives: Sequence[Objective]) -> Settings:
 
 
 def axes_of(source: Source) -> tuple[str, ...]:
-    """The config columns in which the cells differ: those the study declares, else all that another does not settle.
+    """The config columns in which the cells differ: those the study declares, else all that others do not settle.
 
     A null is a value of its own only in a leaf that may be null; elsewhere it says that the leaf had no effect.
     """
     cells = source.trials.loc[source.trials["role"] == "cell"]
     varied = _varied(cells)
+    several = ["study"] if cells["study"].nunique() > 1 else []
     if source.spec is not None:
         declared = [axis.path for axis in source.spec.all_axes]
         chosen = [name for path in declared for name in varied if name == path or name.startswith(f"{path}.")]
-        return tuple(dict.fromkeys(chosen))
-    found: list[str] = []
+        return tuple(dict.fromkeys([*several, *chosen]))
+    found = [*several]
     for name in sorted(varied, key=lambda name: -cells[name].nunique(dropna=False)):
         settled = any(cells.groupby(other, dropna=False)[name].nunique(dropna=False).max() == 1 for other in found)
         found += [] if settled else [name]
-    return tuple(name for name in varied if name in found)
+    return tuple(name for name in (*several, *varied) if name in found)
 
 
 def _varied(trials: pd.DataFrame, *, dropna: bool | None = None) -> list[str]:

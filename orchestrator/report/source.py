@@ -146,13 +146,14 @@ def objectives_of(source: Source, asked: Mapping[str, object]) -> tuple[Objectiv
 
 def _differing(trials: pd.DataFrame) -> Mapping[str, object]:
     possible = {**DEFAULT_OBJECTIVES, "labels": "min"}
-    cells = trials.loc[trials["role"] == "cell"]
-    found = {name: wish for name, wish in possible.items() if name in cells.columns and _differs(cells[name])}
+    cells = trials.loc[(trials["role"] == "cell") & (trials["status"] == "complete")]
+    there = [name for name in possible if name in cells.columns and cells[name].notna().all()]
+    found = {name: possible[name] for name in there if _differs(cells[name])}
     return found or {"accuracy": "max"}
 
 
 def _differs(column: pd.Series) -> bool:
-    """By more than the bytes of a manifest."""
+    """By more than the bytes of a manifest; what some cells lack would leave them out of the front."""
     return column.nunique() > 1 and bool(column.max() - column.min() > 0.01 * abs(column.mean()))
 
 

@@ -104,7 +104,7 @@ function solidSection(section) {
   }
   const chosen = [1, 2, 0];
   const picture = () => {
-    const [x, y, z] = chosen.map(i => names[i]);
+    const [x, y, z] = chosen.map(i => names[i]), far = box.clientWidth < 500 ? 1.25 : 1;
     const traces = [], picks = [];
     for (const { name, own, marker } of kinds()) {
       const known = own.filter(i => [x, y, z].every(column => points.mean[column][i] !== null));
@@ -118,7 +118,7 @@ function solidSection(section) {
     const solid = name => ({ title: { text: axisTitle(name), font: { size: 12 } }, gridcolor: colour("line"),
       backgroundcolor: colour("panel"), showbackground: true, zeroline: false });
     return { traces, picks, layout: layout({ margin: { l: 0, r: 0, t: 30, b: 0 }, showlegend: true,
-      scene: { xaxis: solid(x), yaxis: solid(y), zaxis: solid(z), camera: { eye: { x: 1.5, y: -1.7, z: 0.75 }, center: { x: 0, y: 0, z: -0.14 } } } }) };
+      scene: { xaxis: solid(x), yaxis: solid(y), zaxis: solid(z), camera: { eye: { x: 1.5 * far, y: -1.7 * far, z: 0.75 * far }, center: { x: 0, y: 0, z: -0.14 } } } }) };
   };
   const box = chart("Three columns against each other; turn it with the mouse", picture, { tall: true });
   section.append(make("div", { class: "controls" }, ...["across", "deep", "up"].map((label, i) =>
@@ -130,7 +130,7 @@ function rail(name, values, isAxis) {
   const known = values.filter(value => value !== null && value !== undefined);
   if (!isAxis || (known.length && known.every(value => typeof value === "number") && new Set(known).size > 12)) {
     const low = Math.min(...known), high = Math.max(...known), width = high - low || 1;
-    const ticks = [0, 0.25, 0.5, 0.75, 1].map(y => [y, shown(name, +(low + y * width).toPrecision(3))]);
+    const ticks = [0, 0.25, 0.5, 0.75, 1].map(y => [y, shown(name, +(low + y * width).toPrecision(isAxis ? 3 : 4))]);
     return { place: value => (value === null || value === undefined ? null : (value - low) / width), ticks };
   }
   const numbers = known.every(value => typeof value === "number");
@@ -146,8 +146,9 @@ const MOST_PARALLEL = 400;
 
 function parallelSection(section) {
   const measured = data.objectives.map(one => one.name);
-  const columns = [...data.axes, ...measured];
   const cells = indices.filter(i => !isBaseline(i) && measured.every(name => points.mean[name][i] !== null));
+  const varied = data.axes.filter(name => new Set(cells.map(i => at(points.config[name], i))).size > 1);
+  const columns = [...varied, ...measured];
   if (columns.length < 2 || !cells.length) {
     section.append(make("p", { class: "why" }, "There is nothing to compare yet: no setting has all objectives."));
     return;

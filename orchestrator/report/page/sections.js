@@ -6,8 +6,7 @@ const note = text => make("p", { class: "note" }, text);
 /** Positions and ticks of an axis' values: numbers at their values, names side by side. */
 function along(one) {
   const numbers = one.values.every(value => typeof value === "number");
-  const uneven = numbers && new Set(one.values).size === one.values.length;
-  return uneven
+  return numbers
     ? { x: one.values, ticks: one.values.length <= 8 ? { tickvals: one.values, ticktext: one.values.map(String) } : {} }
     : { x: one.values.map((_, i) => i), ticks: { tickvals: one.values.map((_, i) => i),
       ticktext: one.values.map(value => safe(cut(leaf(value), 18))),
@@ -33,7 +32,7 @@ function effectChart(one, found, name) {
   return chart(`Effect of ${one.name} on ${name}`, () => {
     const { mean, half } = found.objectives[name], { x, ticks } = along(one);
     const order = x.map((_, i) => i).filter(i => mean[i] !== null).sort((a, b) => x[a] - x[b]);
-    const numeric = !("tickvals" in ticks) || typeof ticks.tickvals[0] === "number" && one.values.every(v => typeof v === "number");
+    const numeric = one.values.every(value => typeof value === "number");
     const text = i => `${safe(one.name)} ${safe(leaf(one.values[i]))}<br>${safe(name)}: ${safe(shown(name, mean[i]))}` +
       (half[i] === null ? "" : ` ± ${safe(shown(name, half[i]))}`) + `<br>${plural(found.cells[i], "cell")}`;
     return {

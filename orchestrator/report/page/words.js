@@ -87,7 +87,7 @@ function settingName(point) {
   const baseline = at(data.points.baseline, point);
   const parts = data.axes
     .map(axis => [axis, at(data.points.config[axis], point)])
-    .filter(([, value]) => baseline === null || value !== null)
+    .filter(([, value]) => value !== null)
     .map(([axis, value]) => `${axis.slice(axis.indexOf(".") + 1)} ${leaf(value)}`);
   return [...(baseline ? [`baseline ${baseline}`] : []), ...parts].join(", ") || "the one setting";
 }
