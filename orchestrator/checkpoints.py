@@ -1,10 +1,11 @@
 """Checkpoints of stages that are under way or were stopped, by key, beside their outputs."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.durable import publish
@@ -56,16 +57,22 @@ def checkpoints_beside(artifacts: ArtifactStore) -> CheckpointStore:
 
 
 class Keeper:
-    """Writes the checkpoint of one stage at the ends of its epochs, at most every `EVERY_S`; never stops it."""
+    """Writes the checkpoint of one stage at the ends of its epochs, at most every `EVERY_S`; stops it at its rungs.
 
-    def __init__(self, store: CheckpointStore, key: str) -> None:
+    The stage stops at the first epoch from the lowest of `rungs` on at which it may (`Progress.may_stop`).
+    """
+
+    def __init__(self, store: CheckpointStore, key: str, rungs: Sequence[int] = ()) -> None:
         self._store = store
         self._key = key
+        self._rung = min(rungs, default=None)
         self._written_at = time.monotonic()
 
-    def __call__(self, progress: "Progress") -> Literal[False]:
-        """Told of an epoch. After the last one the output follows at once."""
-        if progress.epoch < progress.epochs and time.monotonic() - self._written_at >= EVERY_S:
+    def __call__(self, progress: "Progress") -> bool:
+        """Told of an epoch; whether the stage stops here. After the last one the output follows at once."""
+        stops = self._rung is not None and progress.epoch >= self._rung and progress.may_stop
+        due = progress.epoch < progress.epochs and time.monotonic() - self._written_at >= EVERY_S
+        if stops or due:
             self._store.write(self._key, progress.checkpoint())
             self._written_at = time.monotonic()
-        return False
+        return stops

@@ -20,7 +20,9 @@ from orchestrator.errors import StoreError
 
 LEDGER_VERSION = 1
 
-StageStatus = Literal["complete", "failed", "infeasible"]
+StageStatus = Literal["complete", "failed", "infeasible", "paused", "stopped"]
+"""A paused stage awaits its study's word; a stopped one is over for its study alone. Neither is in the ledger."""
+
 Failure = Literal["bug", "data", "diverged", "export", "lost", "oom", "storage"]
 
 SETTLED_FAILURES: frozenset[Failure] = frozenset({"diverged"})
@@ -91,9 +93,17 @@ class Tell:
     violations: Sequence[float] = ()
 
 
-Event = Ask | Tell
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A study stopped a stage at a rung: the fields of its record there. The stage's checkpoint stays for others."""
 
-_EVENTS: Mapping[type[Event], str] = {Ask: "ask", Tell: "tell"}
+    search: str
+    record: Mapping[str, Any]
+
+
+Event = Ask | Tell | Stop
+
+_EVENTS: Mapping[type[Event], str] = {Ask: "ask", Tell: "tell", Stop: "stop"}
 _FIELDS = frozenset(f.name for f in fields(StageRecord))
 
 
@@ -120,6 +130,8 @@ class LedgerWriter:
 
     def _write(self, contents: Iterable[Mapping[str, Any]]) -> None:
         lines = b"".join(map(_line, contents))
+        if not lines:
+            return
         try:
             _append(self._opened(), lines)
         except OSError as error:

@@ -157,21 +157,21 @@ def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> No
     """How far each study is, and whether it runs at this moment."""
     from orchestrator.analysis.load import load
 
-    table = _table("study", "state", "trials", "complete", "failed", "infeasible", "open", "last finished")
+    table = _table("study", "state", "trials", "complete", "failed", "infeasible", "stopped", "open", "last finished")
     for name in names:
         try:
             df = load(layout.study(name), columns=["status", "finished_at"])
         except TableError as error:
             if len(names) == 1:
                 raise
-            table.add_row(name, "unreadable", *["-"] * 6)
+            table.add_row(name, "unreadable", *["-"] * 7)
             say(terminal, f"{error}\nSweep the study again to rebuild its table from the store.")
             continue
         counts = df["status"].value_counts(dropna=False)
         unfinished = int(df["status"].isna().sum())
         running = holder(layout.lock(name))
         state = f"running (pid {running.pid})" if running else ("incomplete" if unfinished else "done")
-        known = (str(int(counts.get(status, 0))) for status in ("complete", "failed", "infeasible"))
+        known = (str(int(counts.get(status, 0))) for status in ("complete", "failed", "infeasible", "stopped"))
         last = df["finished_at"].max()
         when = "-" if last != last else f"{last:%Y-%m-%d %H:%M}"
         table.add_row(name, state, str(len(df)), *known, str(unfinished), when)
@@ -280,6 +280,8 @@ def _failures(terminal: Console, df: "pd.DataFrame") -> int:
         trials = ", ".join(rows["trial_id"].head(3)) + (", ..." if len(rows) > 3 else "")
         tell(terminal, f"{len(rows)} {status}: {error}")
         say(terminal, f"  {trials}; see: orchestrator show {rows['trial_id'].iloc[0]}")
+    if early := int((df["status"] == "stopped").sum()):
+        say(terminal, f"{plural(early, 'trial')} stopped early; the column error says where and why")
     return int((df["status"] == "failed").sum())
 
 

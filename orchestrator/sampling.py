@@ -5,35 +5,24 @@ replays its own events into a new Optuna study. Trials that the store holds when
 told to it where they lie in its space.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
 from orchestrator.growth import Note, Records, Row, Rows
-from orchestrator.ledger import Ask, Event, Tell
+from orchestrator.ledger import Ask, Event, Stop, Tell
 from orchestrator.plan import Plan, Planner, Trial
 from orchestrator.search.cells import Cell, draws, first_states, listed
 from orchestrator.search.guide import guiding, losses
 from orchestrator.search.sampler import Asked, Sampler
 from orchestrator.search.space import FIXED, Space, State
-from orchestrator.spec.model import StudySpec
 from orchestrator.spec.yaml_nodes import Value
 from orchestrator.warm import fitting
 from trainables.config import TrialConfig
 
 MAX_REPEATED = 100
 """Points in a row that are excluded or known before chance takes over from the sampler."""
-
-
-def search_name(spec: StudySpec) -> str:
-    """Names a search by all that its study says but how many trials it may take."""
-    tree = dict(spec.tree)
-    if isinstance(search := tree.get("search"), Mapping):
-        tree["search"] = {key: value for key, value in search.items() if key != "trials"}
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +40,7 @@ class SampledSearch:
     def __init__(self, planner: Planner, events: Sequence[Event], records: Records, note: Note) -> None:
         self._planner = planner
         self._search = planner.spec.search
-        self._name = search_name(planner.spec)
+        self._name = planner.spec.search_name
         self._note = note
         self._rows = Rows(planner)
         self._objectives = tuple(map(guiding, planner.spec.objectives))
@@ -173,6 +162,8 @@ class SampledSearch:
         """Ask and tell again what an earlier run asked and was told."""
         unsaid: dict[int, Tell] = {}
         for event in events:
+            if isinstance(event, Stop):
+                continue
             if isinstance(event, Tell):
                 unsaid.pop(event.number, None)
                 self._hear(event)

@@ -70,6 +70,7 @@ class SweepScreen:
         self._running: dict[str, Stage] = {}
         self._errors: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._left_out = 0
+        self._stopped = 0
         self._draining = False
 
     @contextmanager
@@ -136,7 +137,9 @@ class SweepScreen:
         for record in records:
             self._running.pop(record.key, None)
             self._done[record.kind] += 1
-            if record.status != "complete":
+            if record.status == "stopped":
+                self._stopped += 1
+            elif record.status != "complete":
                 self._failed(record)
         if self._live is None and time.monotonic() - self._printed >= PLAIN_EVERY_S:
             self._print_plain()
@@ -173,7 +176,8 @@ class SweepScreen:
             counts[status] += len(keys)
         bad = "".join(f", {count} {status}" for status, count in counts.items())
         bad += f", {self._left_out} below them left out" if counts else ""
-        return f"{self._done.total()}/{self._totals.total()} stages done{bad}"
+        early = f", {self._stopped} stopped early" if self._stopped else ""
+        return f"{self._done.total()}/{self._totals.total()} stages done{early}{bad}"
 
     def _time_left(self) -> str:
         elapsed = duration(time.monotonic() - self._started)

@@ -19,6 +19,7 @@ from orchestrator.observations import here, outputs_needed
 from orchestrator.observations import missing as missing_observations
 from orchestrator.plan import Plan, Planner
 from orchestrator.quiet import QuietObserver, QuietPass, check_possible
+from orchestrator.rungs import with_stops
 from orchestrator.runner.base import Driver, Missing, Observer, Runner, draining_on_signals, missing, run_missing
 from orchestrator.runner.task import Workplace
 from orchestrator.search.cells import data_configs
@@ -100,8 +101,9 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     writer = LedgerWriter(layout.ledger, run)
     growth = growth_of(planner, replayed, writer.note)
     plan = planner.plan
-    observations = missing_observations(plan, replayed.records, here()) if options.latency else []
-    todo = missing(plan, replayed.records, layout, outputs_needed(observations))
+    records = with_stops(replayed.records, replayed.events.get(plan.spec.search_name, ()))
+    observations = missing_observations(plan, records, here()) if options.latency else []
+    todo = missing(plan, records, layout, outputs_needed(observations))
     # Whatever is refused is refused before the study's folder is touched.
     check_possible(observations, options.cores)
     if todo.stages or growth:
@@ -115,7 +117,7 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     for warning in (*elsewhere, *_remade(todo, plan), *_leaving_rows(layout.study(plan.spec.study), plan)):
         observer.warned(warning)
     _save_study(layout.study(plan.spec.study), plan)
-    driver = Driver(plan, layout, replayed.records, writer, observer, outputs_needed(observations), growth)
+    driver = Driver(plan, layout, records, writer, observer, outputs_needed(observations), growth)
     to_run = bool(todo.stages) or (growth is not None and not growth.exhausted)
     unfinished = to_run and _train(driver, todo, options, run, observer)
     ran = sum(record.run == run for record in driver.records.values())
@@ -134,9 +136,9 @@ def growth_of(planner: Planner, replayed: Replay, note: Note) -> Growth | None:
     """What adds trials to the plan of a study while it runs; None where all are known beforehand."""
     if planner.spec.search.sampled:
         # Optuna takes a while to import.
-        from orchestrator.sampling import SampledSearch, search_name
+        from orchestrator.sampling import SampledSearch
 
-        events = replayed.events.get(search_name(planner.spec), ())
+        events = replayed.events.get(planner.spec.search_name, ())
         return SampledSearch(planner, events, replayed.records, note)
     return AdaptiveRepeats(planner) if planner.spec.search.repeats == "adaptive" else None
 

@@ -55,7 +55,15 @@ _IDENTITY = (
         "`dense`, `dense_finetuned`, `binary`, `random` (labels drawn by chance) or `all_labels`; null for cells",
     ),
     Column("seed", "", None, True, "int64", "seed of the trial; cells of one seed share splits and batches"),
-    Column("status", "", None, True, "string", f"`complete`, `failed` or `infeasible`; null if unfinished; {_BUT}"),
+    Column(
+        "status",
+        "",
+        None,
+        True,
+        "string",
+        f"`complete`, `failed`, `infeasible` or `stopped` at a rung; null if unfinished; {_BUT}, and for `stopped`, "
+        "which depends on who came first",
+    ),
     Column("failure", "", None, True, "string", f"kind of failure (`diverged`, ...); null where there is none; {_BUT}"),
     Column("error", "", None, False, "string", "text of the error; null where there is none"),
 )

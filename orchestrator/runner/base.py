@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
@@ -14,8 +14,9 @@ from orchestrator.compaction import write_tables
 from orchestrator.errors import RunError, StoreError
 from orchestrator.estimate import Estimator
 from orchestrator.layout import Layout
-from orchestrator.ledger import LedgerWriter, StageRecord
+from orchestrator.ledger import LedgerWriter, StageRecord, Stop
 from orchestrator.plan import Plan
+from orchestrator.rungs import RungKeeper, stopped
 from orchestrator.runner.schedule import Schedule
 from orchestrator.runner.task import Task
 from trainables.keys import Stage
@@ -123,6 +124,9 @@ class Driver:
         self._schedule: Schedule | None = None
         self._tables = _TableWriter(layout.study(plan.spec.study))
         self._growth = growth
+        self._held_by: dict[str, int] = {}
+        rungs = plan.spec.search.rungs
+        self._rungs = RungKeeper(rungs) if rungs else None
 
     def begin(self, workers: int) -> None:
         """Lay out what is to run, for so many tasks at once."""
@@ -146,8 +150,13 @@ class Driver:
     def take(self) -> Task | None:
         """The next task; None while draining or while everything left waits for running stages."""
         task = None if self.draining else self._next_task()
-        if task:
-            self._observer.handed_out(task.stages)
+        if task is None:
+            return None
+        self._observer.handed_out(task.stages)
+        if self._rungs is not None:
+            self._rungs.know(self.plan)
+            task = replace(task, rungs={stage.key: self._rungs.epochs(stage.key) for stage in task.stages})
+        self._held_by |= dict.fromkeys((stage.key for stage in task.stages), id(task))
         return task
 
     def _next_task(self) -> Task | None:
@@ -175,12 +184,14 @@ class Driver:
         fresh = [record for record in records if record.key in self.schedule.open]
         if not fresh:
             return
-        self._writer.commit(fresh)
+        final = [record for record in fresh if record.status != "paused"]
+        self._writer.commit(final)
+        fresh = [*final, *self._at_rungs([record for record in fresh if record.status == "paused"])]
         left_out: list[str] = []
         for record in fresh:
             self.records[record.key] = record
             left_out += self.schedule.finish(record)
-            if record.settled:
+            if record.settled and record.status != "stopped":
                 self._layout.checkpoints.drop(record.key)
         self._observer.finished(fresh, left_out, self.schedule.open_seconds / self._workers)
         self._tables.refresh(self.plan, self.records)
@@ -189,9 +200,23 @@ class Driver:
             if record.failure == "storage":
                 raise StoreError(record.error or "the store cannot be written")
 
+    def _at_rungs(self, paused: Sequence[StageRecord]) -> list[StageRecord]:
+        """Those of the paused stages that the study stops; the others go on."""
+        over: list[StageRecord] = []
+        for record in paused:
+            reason = self._rungs.reached(record, self.records) if self._rungs else None
+            if reason is None:
+                self.schedule.resume(record.key)
+                continue
+            over.append(stopped(record, reason))
+        self._writer.note([Stop(self.plan.spec.search_name, asdict(record)) for record in over])
+        return over
+
     def lost(self, task: Task, reason: str) -> None:
         """A worker died: its unfinished stages go back, or fail when that happened too often."""
-        unfinished = [stage.key for stage in task.stages if stage.key in self.schedule.running]
+        # A stage that paused may be with another worker by now.
+        own = [stage.key for stage in task.stages if self._held_by.get(stage.key) == id(task)]
+        unfinished = [key for key in own if key in self.schedule.running]
         if not unfinished or self.draining:
             return
         self._observer.lost(unfinished, reason)

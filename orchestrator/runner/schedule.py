@@ -95,6 +95,13 @@ class Schedule:
             seconds += sum(self._seconds[item.key] for item in batch)
         return self._task(taken) if taken else None
 
+    def resume(self, key: str) -> None:
+        """A stage that paused goes on: it is ready again, and that it was handed out was no attempt."""
+        self._attempts[key] -= 1
+        self._running.discard(key)
+        self._running -= {child.key for child in self._children[key]}
+        self._push(key)
+
     def finish(self, record: StageRecord) -> list[str]:
         """Take a finished stage into account; a failed one closes its descendants, whose keys are returned."""
         if record.key not in self._open:

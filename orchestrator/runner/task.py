@@ -1,7 +1,7 @@
 """What passes between driver and worker; imports no tensor library."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.keys import Stage
@@ -11,12 +11,14 @@ from trainables.keys import Stage
 class Task:
     """What a worker is handed: ready stages, and descendants that become ready inside the task.
 
-    `parent_sha256` holds the hash of each parent that is not itself in the task; `attempts` counts from 1.
+    `parent_sha256` holds the hash of each parent that is not itself in the task; `attempts` counts from 1. `rungs` are
+    the epochs at whose ends a stage may have to pause.
     """
 
     stages: tuple[Stage, ...]
     parent_sha256: Mapping[str, str | None]
     attempts: Mapping[str, int]
+    rungs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from trainables.data.load import Dataset
 from trainables.errors import CheckpointError, DataError, DivergedError, InfeasibleError, TrialError
 from trainables.keys import Stage
 from trainables.sources import importable
-from trainables.stages import Outcome, run_stage
+from trainables.stages import Outcome, Paused, run_stage
 from trainables.stages.datasets import Datasets
 from trainables.training.state import machine, reset_state
 
@@ -79,7 +79,9 @@ class _Attempt:
             parent, parent_sha256 = self._parent(store, outputs)
             data = datasets.of(stage.config.data, stage.seed)
             clock = time.perf_counter()
-            outcome = _run(stage, data, parent, checkpoints_beside(store))
+            outcome = _run(stage, data, parent, checkpoints_beside(store), self.task.rungs.get(stage.key, ()))
+            if isinstance(outcome, Paused):
+                return self._paused(outcome, parent_sha256, started_at)
             busy_s = outcome.before_s + time.perf_counter() - clock
             sha256 = store.write(stage.key, outcome.artifact)
             outputs[stage.key] = outcome.artifact, sha256
@@ -115,6 +117,10 @@ class _Attempt:
             artifact_bytes=len(outcome.artifact),
             parent_sha256=parent_sha256,
         )
+
+    def _paused(self, outcome: Paused, parent_sha256: str | None, started_at: float) -> StageRecord:
+        epoch = {**outcome.record, "epoch": float(outcome.epoch)}
+        return self._record("paused", started_at, outcome.spent_s, history=(epoch,), parent_sha256=parent_sha256)
 
     def _failed(self, error: Exception, started_at: float, busy_s: float, parent_sha256: str | None) -> StageRecord:
         status: StageStatus = "infeasible" if isinstance(error, InfeasibleError) else "failed"
@@ -155,9 +161,11 @@ class _Attempt:
         )
 
 
-def _run(stage: Stage, data: Dataset, parent: bytes | None, checkpoints: CheckpointStore) -> Outcome:
-    """The stage from where an earlier attempt or run got to, or from its beginning."""
-    keeper, kept = Keeper(checkpoints, stage.key), checkpoints.read(stage.key)
+def _run(
+    stage: Stage, data: Dataset, parent: bytes | None, checkpoints: CheckpointStore, rungs: Sequence[int]
+) -> Outcome | Paused:
+    """The stage from where an earlier attempt or run got to, or from its beginning; to a rung, or to its end."""
+    keeper, kept = Keeper(checkpoints, stage.key, rungs), checkpoints.read(stage.key)
     if kept is not None:
         with suppress(CheckpointError):
             return run_stage(stage, data, parent, resume=kept, after_epoch=keeper)

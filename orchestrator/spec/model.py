@@ -1,5 +1,6 @@
 """A study, parsed and checked: what `spec` reads and `search` and `plan` work on."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -80,13 +81,26 @@ class Constraint:
 
 
 @dataclass(frozen=True, slots=True)
+class Rungs:
+    """Where trials are compared before they end: `at` shares of the epochs of their last stage that trains.
+
+    `on` are columns of the history and config leaves; with `keep` (one column) a trial goes on if it is among that
+    share of the best at its rung (ASHA), else unless another is better by the tolerances in all of them.
+    """
+
+    on: tuple[Objective, ...]
+    at: tuple[float, ...]
+    keep: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SearchSpec:
     """How cells are chosen.
 
     `grid` takes all of them, `random` draws `trials` configs from `seed` beforehand; the others ask for one config
     after the other in the light of what is known. `repeats: adaptive` gives a config another seed only where that may
-    change the front. `where` says what an acceptable trial is. `first` is a grid that is asked for before all else:
-    the values of some axes, all values of the others; None is no such grid.
+    change the front. `rungs` stop trials early. `where` says what an acceptable trial is. `first` is a grid that is
+    asked for before all else: the values of some axes, all values of the others; None is no such grid.
     """
 
     name: SearchName = "grid"
@@ -95,6 +109,7 @@ class SearchSpec:
     repeats: Repeats = "full"
     where: tuple[Constraint, ...] = ()
     first: Mapping[str, tuple[Value, ...]] | None = None
+    rungs: Rungs | None = None
 
     @property
     def sampled(self) -> bool:
@@ -142,6 +157,14 @@ class StudySpec:
     def all_axes(self) -> tuple[Axis, ...]:
         """The axes in the order of the grid: the free ones, then the zipped."""
         return (*self.axes, *(axis for group in self.zips for axis in group))
+
+    @property
+    def search_name(self) -> str:
+        """Names a search by all that its study says but how many trials it may take."""
+        tree = dict(self.tree)
+        if isinstance(search := tree.get("search"), Mapping):
+            tree["search"] = {key: value for key, value in search.items() if key != "trials"}
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
     def key_of(self, path: str) -> str:
         """The key of the study file under which an axis stands."""

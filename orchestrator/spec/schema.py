@@ -75,9 +75,16 @@ def _search() -> Schema:
         "seed": {"type": "integer", "minimum": 0},
         "repeats": {"enum": list(REPEATS)},
         "where": {"oneOf": [{"type": "string"}, _TEXTS]},
+        "rungs": _rungs(),
         "first": {"oneOf": [{"const": "grid"}, {"type": "object", "additionalProperties": {"type": "array"}}]},
     }
     return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _rungs() -> Schema:
+    share: Schema = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    properties: Schema = {"on": _objectives(), "at": {"type": "array", "items": share, "minItems": 1}, "keep": share}
+    return {"type": "object", "additionalProperties": False, "required": ["on", "at"], "properties": properties}
 
 
 def _resources() -> Schema:

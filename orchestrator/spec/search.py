@@ -20,11 +20,12 @@ from orchestrator.spec.model import (
     SearchName,
     SearchSpec,
 )
+from orchestrator.spec.rungs import rungs
 from orchestrator.spec.settings import MAX_SEED, count
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, Value
 
-KEYS = ("name", "trials", "seed", "repeats", "where", "first")
+KEYS = ("name", "trials", "seed", "repeats", "where", "first", "rungs")
 _BOUND = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(>=|<=)\s*(\S+)\s*")
 
 
@@ -35,7 +36,14 @@ def search_section(node: Node | None, faults: list[Fault]) -> SearchSpec:
     trials = count(entries.get("trials"), "search.trials", (1, MAX_CELLS), faults)
     seed = count(entries.get("seed"), "search.seed", (0, MAX_SEED), faults)
     repeats = _word(entries, "repeats", REPEATS, faults)
-    found = SearchSpec(cast("SearchName", name), trials, seed or 0, cast("Repeats", repeats), _where(entries, faults))
+    found = SearchSpec(
+        cast("SearchName", name),
+        trials,
+        seed or 0,
+        cast("Repeats", repeats),
+        _where(entries, faults),
+        rungs=rungs(entries.get("rungs"), faults),
+    )
     if "name" not in entries or entries["name"].plain() == name:
         _check_effects(found, entries, node, faults)
     return found
@@ -110,6 +118,9 @@ def _check_effects(found: SearchSpec, entries: Mapping[str, Node], node: Node | 
         if key in entries and not found.sampled:
             message = f"guides a search that learns ({', '.join(SEARCH_NAMES[2:])}) and has no effect on {found.name}"
             faults.append(entries[key].key_fault(f"search.{key}", message))
+    if found.rungs and found.sampled:
+        message = f"stop trials of a grid or of random cells; {found.name} learns from whole trials"
+        faults.append(entries["rungs"].key_fault("search.rungs", message))
     if found.repeats == "adaptive" and found.sampled:
         message = f"spends the seeds of a grid or of random cells; {found.name} runs every config under all seeds"
         faults.append(entries["repeats"].fault("search.repeats", message))
