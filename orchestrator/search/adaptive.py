@@ -7,26 +7,29 @@ front of the true means, which no number of seeds shows; so a config that has al
 
     y_ij = mu_i + b_j + e_ij,    e_ij ~ N(0, s_i^2)
 
-with b_j what a seed does to every config alike (its split of the data, its dense parent) and s_i^2 shrunk towards the
-variance s^2 pooled over all configs that have several seeds,
+with b_j what a seed does to every config alike (its split, its dense parent), by weighted least squares, and
 
-    s_i^2 = (PRIOR s^2 + SS_i) / (PRIOR + n_i - 1),
+    s_i^2 = (PRIOR v_i + SS_i) / (PRIOR + n_i - 1)
+    v_i = sum_r w_r SS_(r) / sum_r w_r (n_(r) - 1),    w_r = 2^(-r / NEAR)
 
-SS_i the squared residuals of the n_i seeds of config i (Smyth, "Linear models and empirical Bayes methods", 2004, with
-its prior degrees of freedom fixed). Times, and objectives whose tolerance is a percentage, scatter in proportion: their
-logarithms are modelled. An objective that is equal under all seeds of every repeated config is exact: it has no noise.
-Before any variance can be known, PROBE configs spread over the front of the first seeds get a second one.
+where SS_i are the squared residuals of the n_i seeds of config i, and (r) is the r-th nearest in this objective of the
+configs that have several seeds: good networks scatter less than bad ones, and with one variance for all nearly every
+config would seem uncertain. (Shrinking variances: Smyth, "Linear models and empirical Bayes methods", 2004; here its
+prior degrees of freedom are fixed, and its target is local.) Times, and objectives whose tolerance is a percentage,
+scatter in proportion: their logarithms are modelled. An objective that is equal under all seeds of every repeated
+config is exact: it has no noise. Before any variance can be known, PROBE configs spread over the front of the first
+seeds get a second one.
 
 **Rule.** Seeds that have not run are drawn from the model's predictive distribution (flat priors on mu and b, s plugged
 in), the means over all seeds with them, and their front: p_i is the share of the draws in which config i is on it.
-Config i is taken for a member where p_i >= 1/2, so that the expected number of configs wrongly in or out is
+Config i is taken for a member where p_i >= 1/2, so that W = sum_i min(p_i, 1 - p_i) configs are expected to be wrongly
+in or out, as far as the model holds. While
 
-    W = sum_i min(p_i, 1 - p_i),
+    W > wrong x sum_i p_i,    a share of the expected front,
 
-and by Markov's inequality the front differs with a probability of at most W, as far as the model holds. While
-W > `wrong`, the configs of the largest terms are open, as few of them as leave the others' sum at or below `wrong`. For
-each open config, the seed goes to it or to its rival, the config that most uncertainly dominates it: to whichever has
-fewer seeds, and to the open one of two that have equally many.
+the configs of the largest terms of W are open, as few of them as leave the others' sum within that bound. For each open
+config, the seed goes to it or to its rival, the config that most uncertainly dominates it: to whichever has fewer
+seeds, and to the open one of two that have equally many.
 
 **What is whose.** Spending replications where a Pareto set is undecided, by the probability of its errors, is M-OCBA's
 and its kin's (Lee, Chew, Teng and Goldsman, IIE Transactions 42, 2010); one seed at a time, for all that still matter,
@@ -48,8 +51,8 @@ from orchestrator.analysis.tables import COLUMNS
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-WRONG = 0.5
-"""Configs that may be expected to be wrongly on or off the front at the end."""
+WRONG = 0.05
+"""Share of the expected front that may be expected to be wrongly in or out at the end."""
 
 PROBE = 8
 """Configs that show the noise: seven degrees of freedom beside the effect of the second seed."""
@@ -60,7 +63,12 @@ PRIOR = 4.0
 NEAR = 6
 """Neighbours after which the weight of a config in another's variance is halved."""
 
+SMALLEST = 1e-6
+"""Share of the largest variance below which another is no longer heeded."""
+
 ROUNDS = 3
+"""Turns of fitting effects and variances to each other."""
+
 DRAWS = 400
 _CLOCKS = ("s", "ms")
 
@@ -75,7 +83,7 @@ def uncertain(
             study's order of seeds, so that the first row of every config is of the same seed.
         objectives: of each column the tolerance; the direction has been dealt with.
         most: seeds of a full repeat; no config gets more.
-        wrong: how many configs may be expected to be wrongly in or out.
+        wrong: how many configs may be expected to be wrongly in or out, as a share of the expected front.
         seed: of the draws. The order of the configs does not matter to them.
 
     Raises:
@@ -167,27 +175,28 @@ def _probe(table: _Table, order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """One objective: what is known of its noise. `spread` is that of one seed of each config, 0 where it is exact."""
+    """One objective: its values in logarithms where `sign` is not 0, and what is known of their noise.
 
-    values: Floats  # (configs, seeds), in logarithms where `sign` is not 0
+    Shapes: values (configs, seeds), effects (seeds,) from 0 for the first one, factor (seeds, seeds) of Cholesky of the
+    effects' covariance, spread (configs,), the standard deviation of one seed.
+    """
+
+    values: Floats
     sign: float
-    effects: Floats  # (seeds,), of the first seed 0
-    factor: Floats  # (seeds, seeds), the Cholesky factor of the covariance of `effects`
-    spread: Floats  # (configs,)
+    exact: bool
+    effects: Floats
+    factor: Floats
+    spread: Floats
 
     @classmethod
     def fit(cls, values: Floats, counts: npt.NDArray[np.intp], objective: Objective) -> "_Model":
         seeds = values.shape[1]
         nothing = np.zeros(seeds), np.zeros((seeds, seeds)), np.zeros(len(values))
         if (np.isnan(values) | (values == values[:, :1])).all():
-            return cls(values, 0.0, *nothing)
+            return cls(values, 0.0, True, *nothing)
         sign = _sign(values, objective)
         known = np.log(sign * values) if sign else values
-        return cls(known, sign, *_noise(known, counts))
-
-    @property
-    def exact(self) -> bool:
-        return not self.spread.any()
+        return cls(known, sign, False, *_noise(known, counts))
 
     def own(self, effects: Floats, counts: npt.NDArray[np.intp]) -> Floats:
         """The mean of the seeds that ran, less their effects; shape (..., configs)."""
@@ -232,44 +241,42 @@ def _sign(values: Floats, objective: Objective) -> float:
 
 def _noise(values: Floats, counts: npt.NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
     """Effects of the seeds, the factor of their covariance, and the spread of one seed of each config."""
-    seeds, seen = values.shape[1], int(counts.max())
-    weights, effects, covariance = np.ones(len(values)), np.zeros(seeds), np.zeros((seeds, seeds))
-    variances = np.zeros(len(values))
+    seeds, seen, freedom = values.shape[1], int(counts.max()), int((counts - 1).sum())
+    effects, covariance, variances = np.zeros(seeds), np.zeros((seeds, seeds)), np.ones(len(values))
+    known = freedom > seen - 1
     for _ in range(ROUNDS):
-        if (counts > 1).sum() > seen - 1:
+        if known and variances.any():
+            weights = 1 / np.maximum(variances, SMALLEST * variances.max())
             effects[1:seen], covariance[1:seen, 1:seen] = _effects(values[:, :seen], counts, weights)
-        variances = _variances(values - effects, counts, int((counts > 1).sum()) > seen - 1)
-        weights = variances.mean() / variances
+        variances = _variances(values - effects, counts, 1 - (seen - 1) / freedom if known else 1.0)
     factor = np.zeros((seeds, seeds))
     if covariance.any():
-        factor[1:seen, 1:seen] = np.linalg.cholesky(covariance[1:seen, 1:seen] * variances.mean())
+        factor[1:seen, 1:seen] = np.linalg.cholesky(covariance[1:seen, 1:seen])
     return effects, factor, np.sqrt(variances)
 
 
 def _effects(values: Floats, counts: npt.NDArray[np.intp], weights: Floats) -> tuple[Floats, Floats]:
-    """Weighted least squares of the effects of all seeds but the first, and their covariance at unit variance."""
+    """Least squares of the effects of all seeds but the first, weighted by 1 / variance, and their covariance."""
     ran = ~np.isnan(values)
     weighted = ran * weights[:, None]
     # The normal equations once each config's own mean is taken out; the first seed is the origin.
     left = np.diag(weighted.sum(axis=0)) - (weighted.T / counts) @ ran
     centred = np.where(ran, values - (np.nansum(values, axis=1) / counts)[:, None], 0.0)
-    covariance = np.linalg.inv(left[1:, 1:])
+    covariance = np.asarray(np.linalg.inv(left[1:, 1:]), dtype=np.float64)
     return covariance @ (weights @ centred)[1:], covariance
 
 
-def _variances(levels: Floats, counts: npt.NDArray[np.intp], effects: bool) -> Floats:
-    """Variance of one seed of each config: of its neighbours in this objective, and its own residuals."""
+def _variances(levels: Floats, counts: npt.NDArray[np.intp], share: float) -> Floats:
+    """Variance of one seed of each config; `share` of the degrees of freedom are left by the effects of the seeds."""
     ran = ~np.isnan(levels)
     means = np.nansum(levels, axis=1) / counts
     squares = (np.where(ran, levels - means[:, None], 0.0) ** 2).sum(axis=1)
     repeated = np.flatnonzero(counts > 1)
-    freedom = counts[repeated] - 1.0
-    if effects:
-        freedom = freedom * (1 - (counts.max() - 1) / freedom.sum())
+    freedom = share * (counts[repeated] - 1)
     nearest = np.argsort(np.abs(means[:, None] - means[repeated]), axis=1, kind="stable")
     weights = 0.5 ** (np.arange(len(repeated)) / NEAR)
-    pooled = (squares[repeated][nearest] @ weights) / (freedom[nearest] @ weights)
-    return (PRIOR * pooled + squares) / (PRIOR + counts - 1)
+    local = (squares[repeated][nearest] @ weights) / (freedom[nearest] @ weights)
+    return (PRIOR * local + squares) / (PRIOR + counts - 1)
 
 
 def _undecided(
@@ -280,7 +287,8 @@ def _undecided(
     left = np.flatnonzero(_ever_on_front(draws))
     draws, counts = draws[:, left], table.counts[left]
     share = np.mean([nondominated(points) for points in draws], axis=0)
-    given = [_receiver(i, draws, counts, table.most) for i in _open(np.minimum(share, 1 - share), wrong)]
+    allowed = wrong * share.sum()
+    given = [_receiver(i, draws, counts, table.most) for i in _open(np.minimum(share, 1 - share), allowed)]
     return names[left[np.unique(np.array(given, dtype=np.intp))]]
 
 
@@ -294,10 +302,10 @@ def _ever_on_front(draws: Floats) -> Mask:
     return ~beaten
 
 
-def _open(errors: Floats, wrong: float) -> list[int]:
-    """Positions of the largest errors, as few as leave a sum of at most `wrong`."""
+def _open(errors: Floats, allowed: float) -> list[int]:
+    """Positions of the largest errors, as few as leave a sum of at most `allowed`."""
     order = np.argsort(errors, kind="stable")
-    return sorted(order[np.cumsum(errors[order]) > wrong].tolist())
+    return sorted(order[np.cumsum(errors[order]) > allowed].tolist())
 
 
 def _receiver(i: int, draws: Floats, counts: npt.NDArray[np.intp], most: int) -> int:
