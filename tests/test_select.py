@@ -253,6 +253,7 @@ def test_replay_is_all_that_is_new_and_some_old_images_once(older: int, newest: 
     found = replay(old, new, ratio, torch.Generator().manual_seed(seed))
     assert len(found.unique()) == len(found) == newest + min(older, round(ratio * newest))
     assert set(new.tolist()) <= set(found.tolist()) <= set(old.tolist()) | set(new.tolist())
+    assert len(replay(old, new, 1e308, torch.Generator())) == older + newest
 
 
 def test_with_memory_a_round_goes_on_from_the_last_one_at_constant_cost(
@@ -338,12 +339,21 @@ def test_as_many_rounds_without_a_gain_as_patience_says_end_it(
         ({"budget": 39}, "select.budget 39 is less than the 40 labels of the initial draw (select.initial)"),
         ({"budget": 271}, "select.budget 271 is more than the 270 training images of the pool"),
         ({"budget": 270, "query_sizes": (100,)}, "the last round asks for 100 images and 30 are left of the 270"),
+        (
+            {"pool_cap": 25},
+            "select.pool_cap 25 leaves no choice to a round that asks for 25 images: chance would choose",
+        ),
         ({"locked_classes": 10}, "select.locked_classes 10 leaves none of the 10 classes to ask for"),
     ],
 )
 def test_impossible_selections_are_told(select: Mapping[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told.replace("(", r"\(").replace(")", r"\)")):
         config(**select)
+
+
+def test_chance_and_rounds_that_are_never_reached_need_no_cap() -> None:
+    assert config(pool_cap=25, strategy="random").select is not None
+    assert config(pool_cap=26, query_sizes=(25, 25, 60)).select is not None
 
 
 def test_scores_that_are_no_numbers_name_the_round(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

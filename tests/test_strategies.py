@@ -695,3 +695,4 @@ def test_oversampling_more_than_there_is() -> None:
     everything = len(pool.candidates)
     check(strategy("badge", oversample=50)(pool, everything, seeded()), pool, everything)
     check(strategy("badge", oversample=50)(pool, 10, seeded()), pool, 10)
+    check(strategy("badge", oversample=1e308)(pool, 10, seeded()), pool, 10)

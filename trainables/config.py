@@ -311,6 +311,10 @@ class TrialConfig(Section):
             left = pool - reached + sizes[-1]
             msg = f"select.query_sizes: the last round asks for {sizes[-1]} images and {left} are left"
             raise ValueError(msg + f" of the {pool}; ask for fewer a round")
+        asked, cap = max(sizes, default=0), select.canonical().pool_cap
+        if cap is not None and cap <= asked:
+            msg = f"select.pool_cap {cap} leaves no choice to a round that asks for {asked} images: chance would choose"
+            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")

@@ -40,7 +40,9 @@ class SelectConfig(Section):
     schedule: Literal["train", "fast"] = Field(
         default="train", description="train: lr and schedule of train; fast: OneCycle .01 -> .2 -> .001 each round"
     )
-    pool_cap: int | None = Field(default=None, ge=1, description="candidates scored, drawn each round; null: all")
+    pool_cap: int | None = Field(
+        default=None, ge=1, description="candidates scored, drawn each round, more than are asked for; null: all"
+    )
     oversample: float = Field(
         default=1.0, ge=1, description="the queries are drawn at random from the best so many times as many"
     )

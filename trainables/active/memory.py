@@ -10,6 +10,6 @@ def replay(older: Tensor, newest: Tensor, ratio: float, source: torch.Generator)
     So a round costs (1 + R) q images however many are labelled. Arguments and result are indices, int64. Reference:
     CLActive (CoLLAs 2022), whose code draws with replacement and so leaves out a third of the new images.
     """
-    count = min(len(older), round(ratio * len(newest)))
+    count = round(min(len(older), ratio * len(newest)))
     drawn = torch.randperm(len(older), generator=source)[:count]
     return torch.cat([older[drawn], newest])

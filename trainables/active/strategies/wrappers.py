@@ -46,7 +46,7 @@ class Oversample:
 
     def __call__(self, pool: Pool, count: int, source: torch.Generator) -> Tensor:
         """The strategy; the draw follows what `inner` draws."""
-        wide = min(math.ceil(self.times * count), len(pool.candidates))
+        wide = math.ceil(min(self.times * count, len(pool.candidates)))
         best = self.inner(pool, wide, source)
         if wide == count:
             return best
