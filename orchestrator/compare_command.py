@@ -13,12 +13,8 @@ from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
 
     from orchestrator.analysis.changes import Comparison
-    from orchestrator.analysis.objectives import Objective
-
-ROWS_SHOWN = 40
 
 
 def add_compare_command(commands: Subparsers) -> None:
@@ -58,7 +54,10 @@ def _compare(options: argparse.Namespace) -> int:
     elif options.json:
         sys.stdout.write(json.dumps(_as_json(found)) + "\n")
     else:
-        _show(found, objectives, options)
+        from orchestrator.answers import comparison_report
+        from orchestrator.screen import console
+
+        comparison_report(console(), found, objectives, options.before, options.after)
     return 0
 
 
@@ -97,70 +96,3 @@ def _as_json(found: "Comparison") -> dict[str, object]:
     volume = {str(name): value if math.isfinite(value) else None for name, value in found.hypervolume.iloc[0].items()}
     trials = json.loads(found.trials.to_json(orient="records", double_precision=15, date_format="iso"))
     return {"hypervolume": volume, "reference": dict(found.reference), "trials": trials}
-
-
-def _show(found: "Comparison", objectives: "tuple[Objective, ...]", options: argparse.Namespace) -> None:
-    from orchestrator.screen import console, number, plural
-
-    terminal, units = console(), _units(objectives)
-    counts = found.trials["change"].value_counts()
-    told = ", ".join(f"{counts.get(kind, 0)} {kind}" for kind in ("new", "kept", "gone"))
-    lines = [
-        f"on the front: {options.before} {counts.get('kept', 0) + counts.get('gone', 0)}, "
-        f"{options.after} {plural(counts.get('kept', 0) + counts.get('new', 0), 'point')}; {told}",
-        _volume({str(name): value for name, value in found.hypervolume.iloc[0].items()}),
-        "up to " + ", ".join(f"{name} {number(value, units.get(name, ''))}" for name, value in found.reference.items()),
-    ]
-    if len(found.trials):
-        terminal.print(_table(found, objectives))
-    if len(found.trials) > ROWS_SHOWN:
-        lines.insert(0, f"{len(found.trials) - ROWS_SHOWN} more rows: --csv or --json print all")
-    if left_out := found.trials.attrs["left_out"]:
-        lines.append(
-            f"{plural(left_out, 'row')} of both could not be compared: {found.trials.attrs['left_out_because']}"
-        )
-    for line in lines:
-        terminal.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _volume(volume: Mapping[str, float]) -> str:
-    relative = volume["relative_change"]
-    percent = f", {100 * relative:+.2f} %" if math.isfinite(relative) else ""
-    return f"hypervolume {volume['before']:.6g} -> {volume['after']:.6g} ({volume['change']:+.6g}{percent})"
-
-
-def _units(objectives: "tuple[Objective, ...]") -> dict[str, str]:
-    from orchestrator.analysis.tables import COLUMNS
-
-    return {one.column: COLUMNS[one.column].unit for one in objectives if one.column in COLUMNS}
-
-
-def _table(found: "Comparison", objectives: "tuple[Objective, ...]") -> "Table":
-    """The trials, the best of each kind first by the first objective."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from orchestrator.analysis.tables import is_config_column
-    from orchestrator.screen import number
-    from orchestrator.spec.leaves import optional_paths
-
-    trials, units = found.trials, _units(objectives)
-    names = [str(name) for name in trials.columns]
-    optional = optional_paths()
-    leaves = [name for name in names if is_config_column(name) and not name.startswith("latency.")]
-    varied = [name for name in leaves if trials[name].nunique(dropna=name not in optional) > 1]
-    shown = ["change", *varied, *(name for name in ("trial_id", "n_seeds") if name in names), *units]
-    shown += [one.column for one in objectives if one.column not in shown]
-    first = objectives[0]
-    order = trials.sort_values(first.column, ascending=first.direction == "min", kind="stable")
-    kinds = order["change"].map({"new": 0, "gone": 1, "kept": 2})
-    table = Table(caption="* dominated by the front of the other table", caption_justify="left")
-    for name in shown:
-        table.add_column(
-            Text(name.replace(".", ".\n")), justify="left" if name == "change" else "right", overflow="fold"
-        )
-    for row in order.loc[kinds.sort_values(kind="stable").index].head(ROWS_SHOWN).to_dict("records"):
-        label = f"{row['change']}{' *' if row['beaten'] else ''}"
-        cells = [number(row[name], units.get(str(name), "")) for name in shown[1:]]
-        table.add_row(Text(label), *map(Text, cells))
-    return table

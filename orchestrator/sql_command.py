@@ -15,8 +15,6 @@ from orchestrator.arguments import Subparsers, add_results, command_parser
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS_SHOWN = 100
-
 Value = str | int | float | bool | list[object] | None
 
 
@@ -47,7 +45,10 @@ def _sql(options: argparse.Namespace) -> int:
         for row in _rows(found):
             sys.stdout.write(json.dumps(dict(zip(found.column_names, map(_finite, row), strict=True))) + "\n")
     else:
-        _show(found)
+        from orchestrator.answers import answer_report
+        from orchestrator.screen import console
+
+        answer_report(console(), found, _rows(found))
     return 0
 
 
@@ -71,21 +72,3 @@ def _plain(value: object) -> Value:
 def _finite(value: Value) -> Value:
     """JSON knows no infinities and no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _show(found: "pa.Table") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from orchestrator.screen import console, number, plural
-
-    table = Table()
-    for field in found.schema:
-        numeric = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
-        table.add_column(Text(field.name.replace(".", ".\n")), justify="right" if numeric else "left", overflow="fold")
-    for row in _rows(found.slice(0, ROWS_SHOWN)):
-        table.add_row(*(Text(number(value)) for value in row))
-    terminal = console()
-    terminal.print(table)
-    shown = f", {ROWS_SHOWN} shown; --csv or --json print all" if found.num_rows > ROWS_SHOWN else ""
-    terminal.print(f"{plural(found.num_rows, 'row')}{shown}", highlight=False, markup=False, soft_wrap=True)

@@ -25,6 +25,8 @@ from orchestrator.errors import TableError
 ROOT = Path(__file__).parent.parent
 SIZE: dict[str, object] = {"accuracy": "max", "compression": "max"}
 
+assert orchestrator.load  # registers the accessor
+
 
 def table(points: Mapping[str, tuple[float, float]], **columns: Any) -> Any:
     """Trials by id, of one seed each."""

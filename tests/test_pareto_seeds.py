@@ -15,7 +15,7 @@ from scipy import stats
 
 import orchestrator
 from orchestrator.analysis import membership as members_of
-from orchestrator.analysis.bootstrap import mean_interval, resamples
+from orchestrator.analysis.bootstrap import mean_interval, resamples, weighted_means
 from orchestrator.analysis.membership import membership, possible
 from orchestrator.analysis.objectives import Objective, parse_objectives
 from orchestrator.errors import TableError
@@ -73,6 +73,13 @@ def test_draws_with_their_probabilities_are_all_there_are(seeds: int) -> None:
     assert len(counts) == math.comb(2 * seeds - 1, seeds) == len({tuple(row) for row in counts.tolist()})
     assert probabilities.sum() == pytest.approx(1)
     np.testing.assert_allclose(probabilities @ counts, np.ones(seeds))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1.1, math.inf])
+@pytest.mark.parametrize("seeds", [2, 3, 5, 6])
+def test_equal_seeds_have_their_own_mean_in_every_draw(value: float, seeds: int) -> None:
+    means = weighted_means(np.full((1, seeds, 1), value), resamples(seeds)[0])
+    assert set(means[:, 0].tolist()) == {value}
 
 
 def test_fronts_over_seeds_tell_both_intervals() -> None:
