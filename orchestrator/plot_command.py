@@ -110,7 +110,8 @@ def _curves(options: argparse.Namespace, source: "Source") -> None:
     if options.x not in (None, "epoch"):
         raise TableError(f"plot: --x {options.x}: the study selects no images, so its curves run along epoch alone")
     if isinstance(source.history, str):
-        raise TableError(f"plot: curves of training need the histories: {source.history}")
+        why = "a single file has none; give results/<study>" if source.folder is None else source.history
+        raise TableError(f"plot: curves of training need _history.parquet: {why}")
     history_picture(
         source.trials, source.history, options.out, objectives=objectives_of(source, {}),
         y=options.y or _trained_on(source.history), width_mm=options.width,
@@ -135,6 +136,8 @@ def _time(options: argparse.Namespace, source: "Source") -> None:
     from orchestrator.analysis.load import load
     from orchestrator.analysis.picture_time import time_picture
 
+    if isinstance(source.stages, str) and "cannot be read" in source.stages:
+        raise TableError(f"plot: {source.stages}")
     stages = None if isinstance(source.stages, str) else source.stages
     beside = source.folder / "_latency.parquet" if source.folder else None
     latency = load(beside) if beside is not None and beside.exists() else None

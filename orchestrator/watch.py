@@ -25,7 +25,9 @@ LEDGER_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Stages of one kind; `bad` ones of those `done` failed or cannot be. `ready` ones wait for nothing: they may run.
+    """Stages of one kind: of those `done` some are `bad`, of those `open` some are `ready`, as they wait for nothing.
+
+    What is neither done nor open lies below a failed stage and is left out.
 
     `open_ended`: rounds of selection are known only once they are reached, so that the total may grow.
     """
@@ -33,6 +35,7 @@ class Progress:
     total: int
     done: int
     bad: int
+    open: int
     ready: int
     open_ended: bool = False
 
@@ -176,7 +179,8 @@ def _progress(trials: "pd.DataFrame", stages: "pd.DataFrame") -> dict[str, Progr
         ready = waiting.loc[_has_parent(waiting, above, ended), column].nunique()
         if keys:
             open_ended = kind == "select" and len(waiting) > 0
-            found[kind] = Progress(len(keys), len(keys & ended), len(keys & bad), ready, open_ended)
+            open_still = waiting[column].nunique()
+            found[kind] = Progress(len(keys), len(keys & ended), len(keys & bad), open_still, ready, open_ended)
         above.insert(0, column)
     return found
 
@@ -203,7 +207,7 @@ def _of_run(stages: "pd.DataFrame", began: float | None) -> "pd.DataFrame":
 def _left_s(progress: Mapping[str, Progress], stages: "pd.DataFrame", own: "pd.DataFrame") -> float | None:
     """Open stages times the mean of their kind, over as many at once as were busy so far; None while a kind is new."""
     means = stages.loc[stages["status"] == "complete"].groupby("stage")["busy_s"].mean()
-    open_still = {kind: one.total - one.done for kind, one in progress.items() if one.total > one.done}
+    open_still = {kind: one.open for kind, one in progress.items() if one.open}
     if own.empty or any(kind not in means.index for kind in open_still):
         return None
     span = (own["finished_at"].max() - own["started_at"].min()).total_seconds()

@@ -44,7 +44,7 @@ class WatchScreen:
     def show(self, standing: Standing, *, last: bool = False) -> None:
         """Bring the display up to date; plain lines come every few seconds, and only where something changed."""
         if self._live is not None:
-            self._live.update(self._picture(standing), refresh=True)
+            self._live.update(self.picture(standing), refresh=True)
             return
         for trouble in standing.troubles[self._told :]:
             tell(self._console, f"{trouble.count} {trouble.status}: {trouble.error}")
@@ -54,7 +54,8 @@ class WatchScreen:
             self._line, self._printed = line, time.monotonic()
             tell(self._console, f"{standing.study}: {line}{'' if last else f', {time_line(standing)}'}")
 
-    def _picture(self, standing: Standing) -> RenderableType:
+    def picture(self, standing: Standing) -> RenderableType:
+        """Bars by stage, rate, what went wrong last, and the newest front, as far as the terminal has room."""
         runner = standing.runner
         where = f"run by process {runner.pid} on {runner.host}" if runner and runner.pid else "running"
         state = f"{where}; Ctrl-C leaves it running" if runner else "ended"

@@ -34,6 +34,7 @@ from orchestrator.analysis.picture_style import (
     caption,
     check_file,
     dress,
+    letters_across,
     name_axes,
     new_figure,
     save,
@@ -299,6 +300,8 @@ def _line_label(axes: "Axes", lines: Sequence[Line], content: Content) -> Label:
         transform = axes.get_yaxis_transform() if line.axis == "y" else axes.get_xaxis_transform()
         points.append(axes.transData.inverted().transform(transform.transform(at)))
     words = "; ".join(line_words(line, content) for line in lines)
+    if len(words) > letters_across(content.asked.width_mm):
+        words = "; ".join(line_words(line, content, brief=True) for line in lines)
     return Label(words, np.vstack(points), GREY, along=lines[0].axis)
 
 

@@ -12,7 +12,7 @@ from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.picture_style import COLUMN_MM, Scale, scale_of, value_text
 from orchestrator.analysis.repeats import mean_over_seeds
 from orchestrator.analysis.rows import Floats, Mask, equals, need, numbers
-from orchestrator.analysis.settings import varied_leaves
+from orchestrator.analysis.settings import in_order, varied_leaves
 from orchestrator.errors import TableError
 
 LOGARITHMIC_FROM = 4.0
@@ -20,6 +20,9 @@ LOGARITHMIC_FROM = 4.0
 
 _FAR = 0.5
 """A baseline farther outside the trials than this share of their range is a line across, not a point."""
+
+_ALIKE = 0.1
+"""The same as a share of the value, where that is equal in all trials."""
 
 _MOST_LINES = 4
 
@@ -107,7 +110,7 @@ def content_of(df: pd.DataFrame, asked: FrontRequest) -> Content:
         TableError: as `pareto.front`; also an absent column, or nothing to draw.
 
     """
-    both = (asked.x, asked.y)
+    df, both = in_order(df), (asked.x, asked.y)
     names = [one.column for one in both]
     need(df, [*names, *asked.mark, *(asked.label or ()), *([asked.colour] if asked.colour else [])])
     trials = df.loc[pareto.rank(df, both).notna()]
@@ -139,10 +142,10 @@ def near_and_far(content: Content) -> tuple[pd.DataFrame, list[Line]]:
 
 
 def _is_near(content: Content, rows: pd.DataFrame, scale: Scale, one: Objective) -> Mask:
-    own, others = scale(numbers(rows, one.column)), scale(numbers(content.settings, one.column))
+    own, others = scale(numbers(rows, one.column)), scale(numbers(content.trials, one.column))
     if decades(content, scale, one):
         own, others = np.log(np.maximum(own, np.finfo(np.float64).tiny)), np.log(others)
-    margin = _FAR * (others.max() - others.min())
+    margin = _FAR * (others.max() - others.min()) or _ALIKE * abs(others.max())
     return (own >= others.min() - margin) & (own <= others.max() + margin)
 
 
@@ -172,12 +175,12 @@ def baseline_words(name: str) -> str:
     return _BASELINES.get(name, name.replace("_", " "))
 
 
-def line_words(line: Line, content: Content) -> str:
-    """The name of a baseline that is a line, what tells it from its like, and its value."""
+def line_words(line: Line, content: Content, *, brief: bool = False) -> str:
+    """The name of a baseline that is a line, what tells it from its like unless it is to be `brief`, and its value."""
     words = baseline_words(str(line.row["baseline"]))
     alike = content.baselines.loc[content.baselines["baseline"] == line.row["baseline"]]
     leaves = [leaf for leaf in (content.asked.mark or varied_leaves(alike)) if alike[leaf].nunique() > 1]
-    told = f"{words} ({values_text(line.row, leaves)})" if leaves else words
+    told = f"{words} ({values_text(line.row, leaves)})" if leaves and not brief else words
     scale = content.x if line.axis == "x" else content.y
     return f"{told}, {scale.text(line.value)}"
 

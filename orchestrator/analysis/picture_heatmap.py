@@ -24,7 +24,7 @@ from orchestrator.analysis.picture_style import (
     words_of,
 )
 from orchestrator.analysis.rows import Floats, commonest_place, equals, hashable, need, numbers
-from orchestrator.analysis.settings import varied_leaves
+from orchestrator.analysis.settings import in_order, varied_leaves
 from orchestrator.analysis.tables import COLUMNS, timed_by
 from orchestrator.errors import TableError
 
@@ -83,7 +83,7 @@ def heatmap_picture(
 
     """
     check_file(path)
-    rows = _complete(df, value)
+    rows = _complete(in_order(df), value)
     x, y = _leaves(rows, x, y)
     grid = _grid(rows, x, y, value)
     scale = scale_of(value, grid.means.ravel())

@@ -31,7 +31,7 @@ from orchestrator.analysis.picture_style import (
     words_of,
 )
 from orchestrator.analysis.rows import equals, need, numbers
-from orchestrator.analysis.settings import varied_leaves
+from orchestrator.analysis.settings import in_order, varied_leaves
 from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def history_picture(
 
     """
     check_file(path)
-    found = _histories(df, history, y, objectives)
+    found = _histories(in_order(df), history, y, objectives)
     scale = scale_of(y, found.lines["mean"].to_numpy())
     with settled_style():
         figure = new_figure(width_mm, 0.66 * width_mm if width_mm <= 1.3 * COLUMN_MM else 0.5 * width_mm)

@@ -195,10 +195,14 @@ def name_axes(axes: "Axes", x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=LABEL_PT, color=INK)
 
 
+def letters_across(width_mm: float) -> int:
+    """How many letters of NOTE_PT there is room for above the axes, about."""
+    return max(20, int((width_mm - _BESIDE_AXES_MM) / _LETTER_MM))
+
+
 def caption(axes: "Axes", text: str, width_mm: float) -> None:
     """Small grey words above the axes, broken into lines where the picture is narrow."""
-    most = max(20, int((width_mm - _BESIDE_AXES_MM) / _LETTER_MM))
-    axes.set_title(textwrap.fill(text, most), fontsize=NOTE_PT, color=GREY, loc="left", pad=3)
+    axes.set_title(textwrap.fill(text, letters_across(width_mm)), fontsize=NOTE_PT, color=GREY, loc="left", pad=3)
 
 
 def set_ticks(axis: "Axis", decades: float, most: int = 6) -> None:

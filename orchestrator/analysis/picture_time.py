@@ -25,6 +25,7 @@ from orchestrator.analysis.picture_style import (
     settled_style,
 )
 from orchestrator.analysis.rows import need
+from orchestrator.analysis.settings import in_order
 from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def busy_seconds(df: pd.DataFrame, stages: pd.DataFrame | None = None) -> dict[s
 
     """
     need(df, [f"stage_keys.{kind}" for kind in STAGES])
+    df = in_order(df)
     busy, parent, kind_of = _own_columns(df) if stages is None else _of_stages(stages)
     visits = Counter[str]()
     for row in df[[f"stage_keys.{kind}" for kind in STAGES]].itertuples(index=False):
@@ -103,15 +105,15 @@ def _own_columns(df: pd.DataFrame) -> _Facts:
     return busy, {}, kinds
 
 
-def _path(keys: list[object], parent: Mapping[str, str | None], busy: Mapping[str, float]) -> set[str]:
-    """The stages of a trial that ran, rounds before the last one with them."""
-    found = {key for key in keys if isinstance(key, str)}
+def _path(keys: list[object], parent: Mapping[str, str | None], busy: Mapping[str, float]) -> list[str]:
+    """The stages of a trial that ran, rounds before the last one with them; always in the same order."""
+    found = dict.fromkeys(key for key in keys if isinstance(key, str))
     for key in list(found):
         above = parent.get(key)
         while above is not None and above not in found:
-            found.add(above)
+            found[above] = None
             above = parent.get(above)
-    return found & busy.keys()
+    return [key for key in found if key in busy]
 
 
 def time_picture(

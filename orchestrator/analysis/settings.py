@@ -1,4 +1,4 @@
-"""Which config leaves tell the rows of a table apart."""
+"""What tells the rows of a table apart, and puts them in order."""
 
 import pandas as pd
 
@@ -24,3 +24,8 @@ def varied_leaves(df: pd.DataFrame) -> list[str]:
 def _adds(table: pd.DataFrame, told: list[str], name: str) -> bool:
     """Whether a leaf tells rows apart that are equal in those known."""
     return len(table[[*told, name]].drop_duplicates()) > len(table[told].drop_duplicates() if told else table.head(1))
+
+
+def in_order(df: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order of their ids, so that sums and pictures do not depend on the order in which they came."""
+    return df.sort_values("trial_id", kind="stable") if "trial_id" in df.columns else df
