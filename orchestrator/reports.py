@@ -22,6 +22,7 @@ from orchestrator.runner.base import Missing
 from orchestrator.screen import STAGE_KINDS, duration, number, plural, tell
 from orchestrator.spec.leaves import optional_paths
 from orchestrator.spec.load import shipped_studies
+from orchestrator.spec.model import Constraint
 from orchestrator.sweep import Summary
 from orchestrator.trials import find_trial
 from orchestrator.words import brief
@@ -50,10 +51,26 @@ def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
     failed = _failures(terminal, df)
     if summary.interrupted:
         say(terminal, "What is finished is kept; the same command goes on from there.")
-    front_report(terminal, df, df.pareto.front(spec.objectives, over="seed"), spec.objectives)
+    kept = _keeping(terminal, df, spec.search.where)
+    front_report(terminal, kept, kept.pareto.front(spec.objectives, over="seed"), spec.objectives)
     say(terminal, f"\n{folder}/trials.parquet: one row a trial; in Python: orchestrator.load({str(folder)!r})")
     say(terminal, f"Look further: orchestrator pareto {folder} {' '.join(map(_argument, spec.objectives))}")
     return failed
+
+
+def _keeping(terminal: Console, df: "pd.DataFrame", where: Sequence[Constraint]) -> "pd.DataFrame":
+    """The rows of configs whose mean over the seeds keeps all bounds of a search."""
+    if not where:
+        return df
+    import numpy as np
+
+    from orchestrator.analysis.repeats import cell_numbers
+
+    say(terminal, f"Among the trials with {' and '.join(map(str, where))}:")
+    means = df.groupby(cell_numbers(df))[[bound.column for bound in where]].transform("mean")
+    signs = [(1 if bound.sense == ">=" else -1) for bound in where]
+    kept = [sign * (means[bound.column] - bound.bound) >= 0 for sign, bound in zip(signs, where, strict=True)]
+    return df[np.logical_and.reduce(kept)]
 
 
 def front_report(
