@@ -128,10 +128,13 @@ def _shares(values: Floats, wanted: Sequence[Objective], draws: int, picks: Sequ
         return np.zeros(0)
     means, drawn = _drawn_means(values, draws, picks)
     losses = losses_of(means, wanted)
+    # moocore sorts by the last objective, and sorts what is nearly in order in three quarters of the time.
+    order = np.argsort(means[drawn[:, 0], -1], kind="stable")
+    drawn = np.ascontiguousarray(drawn[order].T)
     hits, step = np.zeros(len(values), dtype=np.int64), max(1, _BLOCK // len(values))
     for start in range(0, draws, step):
-        for points in losses[drawn[:, start : start + step].T]:
-            hits += nondominated(points)
+        for points in np.take(losses, drawn[start : start + step], axis=0):
+            hits[order] += nondominated(points)
     return hits / draws
 
 
