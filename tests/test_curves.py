@@ -178,6 +178,21 @@ def test_leaves_that_vary_tell_curves_apart_and_others_are_silent() -> None:
     assert found["compress.pfr"].tolist() == [0.0, 0.0, 0.4, 0.0]
 
 
+def test_leaves_without_effect_at_one_value_of_another_tell_nothing() -> None:
+    pruned: dict[str, object] = {"compress.pfr": 0.4, "compress.scope": "inner"}
+    plain: dict[str, object] = {"compress.pfr": 0.0, "compress.scope": None, "compress.threshold": None}
+    line = {100: 0.5, 200: 0.6}
+    parts = [rows("margin", line, **plain), rows("margin", line, **pruned, **{"compress.threshold": 0.5})]
+    parts += [rows("margin", line, **pruned, **{"compress.threshold": 0.7})]
+    found = curves.curve(frame(*parts))
+    told = ["select.strategy", "compress.pfr", "compress.threshold"]
+    assert list(found.columns[: found.columns.get_loc("labels")]) == told  # pyright: ignore[reportArgumentType]
+    assert len(found) == 6
+    apart = curves.curve(frame(rows("margin", line, **{"train.swa": 1}), rows("margin", line, **{"train.swa": None})))
+    assert "train.swa" in apart.columns
+    assert len(apart) == 4
+
+
 def test_lists_are_values_too() -> None:
     df = frame(
         rows("margin", {10: 0.5}, **{"select.query_sizes": [5, 10]}),

@@ -4,7 +4,8 @@ All functions take a table of trials as `orchestrator.load` gives it, and share 
 
 - A curve is a strategy in one setting: the rows that agree in `by`. By default `by` is `select.strategy` and every
   config leaf that varies, but for the budget: a leaf of `select` counts if it varies within one strategy. Leaves of the
-  network that selects have no effect on random labels and are null there.
+  network that selects have no effect on random labels and are null there. A leaf outside `select` that is only either
+  null or one value counts if the others do not tell the same settings apart.
 - Points of a curve are the cells of the study, and the random labels, which may be cells or baselines; where both
   are there for one setting, budget and seed, the cell is taken. Other baselines belong to no curve.
 - A seed's trajectory that ended early has one point at the labels that it used, whichever budgets beyond were asked.

@@ -137,15 +137,27 @@ def _without_network_leaves(table: pd.DataFrame) -> pd.DataFrame:
 def _telling(table: pd.DataFrame) -> list[str]:
     """The leaves that vary: outside `select` from any curve to another, inside it within one strategy.
 
-    A leaf of `select` that differs from strategy to strategy alone tells nothing that the strategy does not.
+    A leaf of `select` that differs from strategy to strategy alone tells nothing that the strategy does not, nor does
+    one outside that is null where another leaf robs it of its effect.
     """
     rows = table.loc[table[STRATEGY] != ALL_LABELS]
     strategies = [own for _, own in rows.groupby(STRATEGY)]
     leaves = [name for name in table.columns if _is_leaf(name) and name not in (STRATEGY, BUDGET)]
     inside = [name for name in leaves if name.startswith("select.")]
     varying = {name for own in strategies for name in _varying(own, inside)}
-    varying |= set(_varying(rows, [name for name in leaves if name not in inside]))
+    varying |= set(_needed(table, _varying(rows, [name for name in leaves if name not in inside])))
     return [STRATEGY, *(name for name in leaves if name in varying)]
+
+
+def _needed(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """The leaves without those that have one value, or none, and without which the others tell as many settings."""
+    kept = list(names)
+    settings = len(set(_codes(table, kept)))
+    for name in reversed(names):
+        others = [other for other in kept if other != name]
+        if table[name].nunique() == 1 and len(set(_codes(table, others))) == settings:
+            kept = others
+    return kept
 
 
 def _asked(df: pd.DataFrame, by: str | Sequence[str]) -> list[str]:
