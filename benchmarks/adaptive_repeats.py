@@ -1,6 +1,6 @@
 """What adaptive repeats save on stored tables: seeds only where they decide the front, against all seeds for all.
 
-    uv run python benchmarks/adaptive_repeats.py [--wrong 0.02 0.05 0.1] [--samples 20]
+    uv run python benchmarks/adaptive_repeats.py [--wrong 0.02 0.05 0.1 0.2] [--samples 20]
 
 Every config begins with its first seed; then `orchestrator.search.adaptive.uncertain` says round by round who gets one
 more, and the table says what that seed gives. Three seeds can come in six orders, and all six are replayed; on
@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Trials and stages that adaptive repeats save, and what they get wrong."
     )
-    parser.add_argument("--wrong", type=float, nargs="+", default=[0.02, 0.05, 0.1])
+    parser.add_argument("--wrong", type=float, nargs="+", default=[0.02, 0.05, 0.1, 0.2])
     parser.add_argument("--samples", type=int, default=20)
     options = parser.parse_args()
     print("| table | objectives | configs, front | wrong | trials saved | stages saved | rounds | front differs "

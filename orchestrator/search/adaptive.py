@@ -288,7 +288,8 @@ def _undecided(
     draws, counts = draws[:, left], table.counts[left]
     share = np.mean([nondominated(points) for points in draws], axis=0)
     allowed = wrong * share.sum()
-    given = [_receiver(i, draws, counts, table.most) for i in _open(np.minimum(share, 1 - share), allowed)]
+    columns = [np.ascontiguousarray(draws[:, :, k]) for k in range(draws.shape[2])]
+    given = [_receiver(i, columns, counts, table.most) for i in _open(np.minimum(share, 1 - share), allowed)]
     return names[left[np.unique(np.array(given, dtype=np.intp))]]
 
 
@@ -308,10 +309,13 @@ def _open(errors: Floats, allowed: float) -> list[int]:
     return sorted(order[np.cumsum(errors[order]) > allowed].tolist())
 
 
-def _receiver(i: int, draws: Floats, counts: npt.NDArray[np.intp], most: int) -> int:
-    """Config i, or its rival if that has fewer seeds."""
-    mine = draws[:, i : i + 1]
-    dominated = ((draws <= mine).all(axis=2) & (draws < mine).any(axis=2)).mean(axis=0)
+def _receiver(i: int, columns: Sequence[Floats], counts: npt.NDArray[np.intp], most: int) -> int:
+    """Config i, or its rival if that has fewer seeds; `columns` are the draws of each objective."""
+    no_worse, better = np.ones(columns[0].shape, dtype=np.bool_), np.zeros(columns[0].shape, dtype=np.bool_)
+    for column in columns:
+        no_worse &= column <= column[:, i : i + 1]
+        better |= column < column[:, i : i + 1]
+    dominated = (no_worse & better).mean(axis=0)
     doubt = np.where(counts < most, dominated * (1 - dominated), 0.0)
     rival = int(doubt.argmax())
     return rival if doubt[rival] > 0 and (counts[rival] < counts[i] or counts[i] == most) else i
