@@ -1,15 +1,17 @@
 """What choosing images costs: the target network from scratch each round against CLActive's three accelerations.
 
     uv run python benchmarks/selection_speed.py --data-root DATA [--seeds 3] [--ablation] [--pool-cap 4000]
+    uv run python benchmarks/selection_speed.py --data-root DATA --data cifar10 --pool 5000
 
 Fashion-MNIST, a pool of 20,000 images to 10,000 labels in ten rounds by least confidence, one thread, bf16, batches of
 128, random crops and flips. `standard` trains ResNet-14 of width 16 for 25 epochs on all labels each round; `fast` has
-a proxy (ResNet-8, width 8, on images of 14 pixels), a memory as large as the query, and five epochs of the fast
+a proxy (ResNet-8, width 8, on images of half the side), a memory as large as the query, and five epochs of the fast
 schedule. Then the target is trained for 25 epochs on what each chose. Both run in this process, round by round in turn.
+Half of any other `--pool` is labelled, in ten rounds too.
 
 Two clocks: the wall's, which the rounds' ledger has and other work on the machine lengthens, and the processor's, which
-is of the whole stage: the validation of 2,000 images and the trajectory's file are within, to the disadvantage of
-`fast`. Images of 14 pixels are a lever beyond CLActive's three. Finished stages are kept in --out by the sources of
+is of the whole stage: the validation of a tenth of the pool and the trajectory's file are within, to the disadvantage of
+`fast`. Small images are a lever beyond CLActive's three. Finished stages are kept in --out by the sources of
 `trainables`, so that a run that was cut off goes on.
 """
 
@@ -23,7 +25,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -35,31 +37,41 @@ from trainables.stages.datasets import Datasets
 from trainables.training.state import machine, reset_state
 
 PARTS = ("train_s", "score_s", "query_s")
+HALF_SIDE = {"fashion_mnist": 14, "cifar10": 16}
 FAST: Mapping[str, Mapping[str, Any]] = {
-    "proxy": {"proxy": "resnet8", "proxy_width": 8, "proxy_image_size": 14},
+    "proxy": {"proxy": "resnet8", "proxy_width": 8},
     "memory": {"replay_ratio": 1.0},
     "convergence": {"epochs": 5, "schedule": "fast"},
 }
 
 
-def config(*switches: str, strategy: str = "least_confidence", pool_cap: int | None = None) -> TrialConfig:
-    """A resolved trial with some of the accelerations on."""
-    leaves: dict[str, Any] = {name: value for switch in switches for name, value in FAST[switch].items()}
-    select = SelectConfig(
-        strategy=strategy,  # pyright: ignore[reportArgumentType]
-        budget=10_000,
-        initial=1000,
-        query_sizes=(1000,),
-        pool_cap=pool_cap,
-        **leaves,
-    )
-    trial = TrialConfig(
-        data=DataConfig(name="fashion_mnist", train_size=22_000, val_share=0.0909),
-        select=select,
-        model=ModelConfig(name="resnet14", width=16),
-        train=TrainConfig(epochs=25),
-    )
-    return resolve(trial, "bf16")
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A data set and how many of its images are candidates."""
+
+    data: Literal["fashion_mnist", "cifar10"]
+    size: int
+
+    def config(self, *switches: str, strategy: str = "least_confidence", pool_cap: int | None = None) -> TrialConfig:
+        """A resolved trial with some of the accelerations on."""
+        leaves: dict[str, Any] = {name: value for switch in switches for name, value in FAST[switch].items()}
+        if "proxy" in switches:
+            leaves["proxy_image_size"] = HALF_SIDE[self.data]
+        select = SelectConfig(
+            strategy=strategy,  # pyright: ignore[reportArgumentType]
+            budget=self.size // 2,
+            initial=self.size // 20,
+            query_sizes=(self.size // 20,),
+            pool_cap=pool_cap,
+            **leaves,
+        )
+        trial = TrialConfig(
+            data=DataConfig(name=self.data, train_size=self.size + self.size // 10, val_share=0.0909),
+            select=select,
+            model=ModelConfig(name="resnet14", width=16),
+            train=TrainConfig(epochs=25),
+        )
+        return resolve(trial, "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +145,18 @@ class Way:
 
 def ways(options: argparse.Namespace) -> dict[str, TrialConfig]:
     """What is compared, by name."""
-    standard = config()
+    pool = Pool(options.data, options.pool)
+    standard = pool.config()
     found = {
         "standard": standard,
-        "fast": config(*FAST),
-        "random": config(strategy="random"),
+        "fast": pool.config(*FAST),
+        "random": pool.config(strategy="random"),
         "all labels": standard.model_copy(update={"select": None}),
     }
     if options.pool_cap:
-        found[f"fast, pool_cap {options.pool_cap}"] = config(*FAST, pool_cap=options.pool_cap)
+        found[f"fast, pool_cap {options.pool_cap}"] = pool.config(*FAST, pool_cap=options.pool_cap)
     if options.ablation:
-        found |= {f"{switch} alone": config(switch) for switch in FAST}
+        found |= {f"{switch} alone": pool.config(switch) for switch in FAST}
     return found
 
 
@@ -151,6 +164,8 @@ def main() -> None:
     """Run all, print the table."""
     parser = argparse.ArgumentParser(description="Selection time of fast and of standard active learning.")
     parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--data", choices=tuple(HALF_SIDE), default="fashion_mnist")
+    parser.add_argument("--pool", type=int, default=20_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results/.selection_speed"))
     parser.add_argument("--pool-cap", type=int)

@@ -8,14 +8,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from orchestrator.analysis.dominance import nondominated, on_grid
+from orchestrator.analysis.repeats import cell_numbers, mean_over_seeds
 from orchestrator.compaction import trial_row
 from orchestrator.errors import PlanError
 from orchestrator.ledger import Event, StageRecord
 from orchestrator.plan import Plan, Planner, Trial, always_varied
-from orchestrator.search.adaptive import uncertain
+from orchestrator.search.adaptive import expected_means, uncertain
 from orchestrator.search.cells import Cell
 from orchestrator.search.guide import guiding, losses
+from orchestrator.spec.model import StudySpec
 
 Records = Mapping[str, StageRecord]
 Row = Mapping[str, Any]
@@ -109,3 +113,23 @@ class AdaptiveRepeats:
                 further.append(same[len(trials)])
                 trials.append(self._planner.trial(further[-1]))
         self._planner.add(further)
+
+
+def front_of_repeats(df: pd.DataFrame, spec: StudySpec) -> pd.DataFrame:
+    """The front of a table whose configs have more seeds or fewer, one row a config, as `front(over="seed")` gives it.
+
+    Configs are compared by the means that all seeds are expected to give (`adaptive.expected_means`): one that has the
+    kind seeds alone is no better for it.
+    """
+    cells = df[(df["role"] == "cell") & (df["status"] == "complete")]
+    names = [one.column for one in spec.objectives]
+    cells = cells.dropna(subset=names).sort_values("seed", kind="stable").reset_index(drop=True)
+    if cells.empty:
+        return cells
+    means = mean_over_seeds(cells, names)
+    signs = np.array([-1.0 if one.direction == "max" else 1.0 for one in spec.objectives])
+    values = cells[names].to_numpy(dtype=np.float64) * signs
+    numbers = cell_numbers(cells)
+    expected = expected_means([values[numbers == one] for one in range(len(means))], spec.objectives, len(spec.seeds))
+    grid = [on_grid(expected[:, k], one.tolerance, relative=one.relative) for k, one in enumerate(spec.objectives)]
+    return means[nondominated(np.stack(grid, axis=1))]

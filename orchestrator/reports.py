@@ -22,7 +22,7 @@ from orchestrator.runner.base import Missing
 from orchestrator.screen import STAGE_KINDS, duration, number, plural, tell
 from orchestrator.spec.leaves import optional_paths
 from orchestrator.spec.load import shipped_studies
-from orchestrator.spec.model import Constraint
+from orchestrator.spec.model import Constraint, StudySpec
 from orchestrator.sweep import Summary
 from orchestrator.trials import find_trial
 from orchestrator.words import brief
@@ -52,10 +52,28 @@ def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
     if summary.interrupted:
         say(terminal, "What is finished is kept; the same command goes on from there.")
     kept = _keeping(terminal, df, spec.search.where)
-    front_report(terminal, kept, kept.pareto.front(spec.objectives, over="seed"), spec.objectives)
+    front_report(terminal, kept, _front(terminal, kept, spec), spec.objectives)
     say(terminal, f"\n{folder}/trials.parquet: one row a trial; in Python: orchestrator.load({str(folder)!r})")
     say(terminal, f"Look further: orchestrator pareto {folder} {' '.join(map(_argument, spec.objectives))}")
     return failed
+
+
+def _front(terminal: Console, df: "pd.DataFrame", spec: StudySpec) -> "pd.DataFrame":
+    """The front that a sweep ends with."""
+    if spec.search.repeats == "full":
+        return df.pareto.front(spec.objectives, over="seed")
+    from orchestrator.growth import front_of_repeats
+
+    cells = df[df["role"] == "cell"]
+    configs = len(cells.drop(columns="seed")[_varied(df)].drop_duplicates())
+    whole = (
+        f"{configs * len(spec.seeds):,} that {len(spec.seeds)} seeds of each of {plural(configs, 'config')} would be"
+    )
+    say(
+        terminal,
+        f"{plural(len(cells), 'trial')} in place of the {whole}; compared by what all seeds are expected to give",
+    )
+    return front_of_repeats(df, spec)
 
 
 def _keeping(terminal: Console, df: "pd.DataFrame", where: Sequence[Constraint]) -> "pd.DataFrame":
