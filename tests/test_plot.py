@@ -139,7 +139,7 @@ def test_baselines_are_marked(pfr: pd.DataFrame) -> None:
 
 
 def test_marks_colours_and_labels(pfr: pd.DataFrame) -> None:
-    wishes = {"mark": ("model.name", "model.width"), "colour": "latency_ms", "label": ("compress.pfr",)}
+    wishes: dict[str, Any] = {"mark": ("model.name", "model.width"), "colour": "latency_ms", "label": ("compress.pfr",)}
     figure = front_of(pfr, "packed_bytes", width_mm=180, **wishes)
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend[-3:] == ["resnet20 / 16", "resnet8 / 16", "resnet8 / 32"]

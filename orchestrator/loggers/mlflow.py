@@ -24,19 +24,16 @@ class MlflowLogger:
         self._known: dict[str, tuple[str, str, bool]] | None = None
         # A tool that counts its users over the network has no place in a program that works offline.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        with _quiet():
+        self._file = out / "mlflow.db"
+        with self._at_work():
             from mlflow import MlflowClient
-            from mlflow.exceptions import MlflowException
 
-            self._client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
-            try:
-                known = self._client.get_experiment_by_name(study)
-                artifacts = (out / "artifacts").as_uri()
-                self._experiment = (
-                    known.experiment_id if known else self._client.create_experiment(study, artifact_location=artifacts)
-                )
-            except MlflowException as error:
-                raise StoreError(f"{out / 'mlflow.db'}: MLflow cannot use it: {error.message}") from error
+            self._client = MlflowClient(tracking_uri=f"sqlite:///{self._file}")
+            known = self._client.get_experiment_by_name(study)
+            artifacts = (out / "artifacts").as_uri()
+            self._experiment = (
+                known.experiment_id if known else self._client.create_experiment(study, artifact_location=artifacts)
+            )
 
     def written(self) -> Mapping[str, str]:
         """As `base.Logger` says; a run that was cut off while it was written is none."""
@@ -50,7 +47,7 @@ class MlflowLogger:
         former = (self._known or {}).get(run.trial_id)
         at = round(1000 * run.ended_s)
         tags = {name: value[:_LONGEST] for name, value in run.tags.items()}
-        with _quiet():
+        with self._at_work():
             if former is not None:
                 self._client.delete_run(former[0])
             made = self._client.create_run(
@@ -80,7 +77,7 @@ class MlflowLogger:
         """MLflow's id, the digest, and whether it was ended, by trial."""
         found: dict[str, tuple[str, str, bool]] = {}
         token: str | None = None
-        with _quiet():
+        with self._at_work():
             while True:
                 page = self._client.search_runs([self._experiment], max_results=_PAGE, page_token=token)
                 for one in page:
@@ -91,6 +88,19 @@ class MlflowLogger:
                 token = page.token
                 if not token:
                     return found
+
+    @contextmanager
+    def _at_work(self) -> Generator[None]:
+        """MLflow at work: its errors are told in a line."""
+        with _quiet():
+            from mlflow.exceptions import MlflowException
+            from sqlalchemy.exc import SQLAlchemyError
+
+            try:
+                yield
+            except (MlflowException, SQLAlchemyError) as error:
+                why = next(iter(str(error).splitlines()), type(error).__name__)
+                raise StoreError(f"{self._file}: MLflow cannot use it: {why}") from error
 
 
 @contextmanager
