@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from orchestrator.ledger import StageRecord, replay
 from orchestrator.plan import plan
 from orchestrator.spec.load import load_spec
 from trainables.stages import Progress
+from trainables.training.checkpoint import Origin, save
+from trainables.training.checkpoint import load as load_checkpoint
 
 Chosen = Callable[[pd.DataFrame], pd.DataFrame]
 LONG = (
@@ -104,6 +107,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return command
 
 
+def claim_to_have_taken(seconds: float, store: CheckpointStore, key: str) -> None:
+    """Write another time into the checkpoint of a stage."""
+    data = store.read(key)
+    assert data is not None
+    checkpoint = load_checkpoint(data, Origin(**facts(store, key)["origin"]))
+    store.write(key, save(replace(checkpoint, spent_s=seconds)))
+
+
 def test_a_stage_that_is_killed_goes_on_in_its_middle_and_its_row_is_that_of_one_never_touched(
     whole: Command, command: Command, deterministic: Chosen
 ) -> None:
@@ -115,12 +126,14 @@ def test_a_stage_that_is_killed_goes_on_in_its_middle_and_its_row_is_that_of_one
     in_compression = sweep_until(command.folder, compress, 3)
     assert train in records(command.folder)
     assert compress not in records(command.folder)
+    claim_to_have_taken(1000, layout(command.folder).checkpoints, compress)
     sweep(command.folder)
     found = records(command.folder)
     for key, killed in ((train, in_training), (compress, in_compression)):
         assert speeds(found[key].history)[: killed["epoch"]] == speeds(killed["history"])
-        assert found[key].busy_s > killed["spent_s"] > 0
         assert len(found[key].history) == killed["epochs"]
+    assert found[train].busy_s > in_training["spent_s"] > 0
+    assert 1000 < found[compress].busy_s < 1100, "the seconds of all its parts"
     assert not list(layout(command.folder).checkpoints.root.iterdir()), "dropped when the stages were committed"
     expected = records(whole.folder)
     assert {key: record.artifact_sha256 for key, record in found.items()} == {
