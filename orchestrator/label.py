@@ -45,7 +45,6 @@ class Standing:
         number: of the round, from 0, the initial draw.
         asked: images that the round asked for.
         open: those without a label yet, the most wanted first.
-        labels: images with a label.
         images: all.
         budget: labels that the study asks for.
         stop: why no round follows; None: one does, once none is open.
@@ -62,7 +61,6 @@ class Standing:
     number: int
     asked: int
     open: tuple[str, ...]
-    labels: int
     images: int
     budget: int
     stop: Stop | None
@@ -155,7 +153,6 @@ def _standing(desk: Desk, stored: StoredRound, stop_after_s: float | None) -> St
         number=stored.number,
         asked=sum(file in round_of for file in within),
         open=tuple(file for file in within if file not in desk.known),
-        labels=len(desk.known),
         images=len(desk.sums),
         budget=desk.select.budget,
         stop=stop,
@@ -217,9 +214,8 @@ def _advanced(desk: Desk, stored: StoredRound, rounds: Rounds) -> StoredRound:
     refuse_absent_gpu(desk.device)
     data, number = labelling.pool_of(images_of(desk), list(desk.sums)), stored.number + 1
     count = query_sizes(desk.select, number)[-1]
-    config = desk.config.model_copy(update={"select": desk.select})
     with importable(desk.request.code_folder):
-        found = labelling.proceed(config, desk.seed, data, desk.device, before, count)
+        found = labelling.proceed(desk.config, desk.seed, data, desk.device, before, count)
     after, cost = found.after, found.cost or RoundCost()
     return _kept(
         desk, rounds, number, after.labelled.tolist(), after.sizes[-1], asdict(cost),

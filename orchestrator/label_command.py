@@ -150,7 +150,7 @@ def _state(here: "Standing") -> list[str]:
     """Where the labelling stands, and why it has ended if so."""
     lines = [
         f"{here.study} round {here.number}: {len(here.open):,} of {here.asked:,} open; "
-        f"{here.labels:,} of {here.budget:,} labels, {_count(here.images, 'image')}"
+        f"{len(here.known):,} of {here.budget:,} labels, {_count(here.images, 'image')}"
     ]
     if not here.open and here.stop is not None:
         why = {

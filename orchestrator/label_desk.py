@@ -18,7 +18,7 @@ from trainables.data.identify import described, facts_of, place
 from trainables.data.labels import read_labels
 from trainables.data.pictures import told_faults
 from trainables.errors import DataError
-from trainables.keys import STAGE_VERSIONS, selecting
+from trainables.keys import STAGE_VERSIONS, select_of, selecting
 from trainables.model_names import is_code
 
 if TYPE_CHECKING:
@@ -50,13 +50,17 @@ class Desk:
 
     request: Request
     config: TrialConfig
-    select: SelectConfig
     seed: int
     device: Device
     facts: FolderFacts
     labels_file: Path
     known: Mapping[str, str]
     sums: Mapping[str, str]
+
+    @property
+    def select(self) -> SelectConfig:
+        """How images are selected."""
+        return select_of(self.config)
 
 
 def open_desk(request: Request, *, create: bool) -> Desk:
@@ -67,7 +71,7 @@ def open_desk(request: Request, *, create: bool) -> Desk:
         StoreError: the labels file cannot be begun.
 
     """
-    config, seed, select = _only_cell(request.spec)
+    config, seed = _only_cell(request.spec)
     folder = place(config.data, request.data_root)
     labels_file = folder / (config.data.labels or "")
     if create and folder.is_dir() and not labels_file.exists():
@@ -89,13 +93,11 @@ def open_desk(request: Request, *, create: bool) -> Desk:
     rows = read_labels(labels_file, [image.path for image in facts.images], facts.classes).rows
     known = {file: row.label for file, row in rows.items() if file in sums}
     resolved = _resolved(request, config, facts, len(sums))
-    return Desk(
-        request, resolved, select, seed, request.spec.resources.device, facts, labels_file, known, sums
-    )  # fmt: skip
+    return Desk(request, resolved, seed, request.spec.resources.device, facts, labels_file, known, sums)
 
 
-def _only_cell(spec: StudySpec) -> tuple[TrialConfig, int, SelectConfig]:
-    """The one config of the study, its seed, and how images are selected.
+def _only_cell(spec: StudySpec) -> tuple[TrialConfig, int]:
+    """The one config of the study, in which what has no effect on the selection is at its default, and its seed.
 
     Raises:
         RunError: there is not exactly one, or it cannot be labelled by.
@@ -117,7 +119,7 @@ def _only_cell(spec: StudySpec) -> tuple[TrialConfig, int, SelectConfig]:
     faults += [f"{path} is for simulated labels; remove it, or set its default" for path in _simulated(config)]
     if faults or select is None:
         raise RunError("\n".join(f"{spec.source}: {fault}" for fault in faults))
-    return config, found[0].seed, select.canonical()
+    return config.model_copy(update={"select": select.canonical()}), found[0].seed
 
 
 def _simulated(config: TrialConfig) -> list[str]:
@@ -144,10 +146,10 @@ def _resolved(request: Request, config: TrialConfig, facts: FolderFacts, images:
 
 def settings_of(desk: Desk) -> dict[str, Any]:
     """The leaves that shape the trajectory, by path; neither the budget nor the images, which may be more tomorrow."""
-    config, select = desk.config, desk.select
-    shape: dict[str, Any] = {"select": select.model_dump(mode="json", exclude={"budget", "query_sizes"})}
+    config = desk.config
+    shape: dict[str, Any] = {"select": select_of(config).model_dump(mode="json", exclude={"budget", "query_sizes"})}
     shape["data"] = config.data.model_dump(mode="json", include={"classes", "channels", "image_size", "augment"})
-    shape |= selecting(config.model_copy(update={"select": select}), exclude_defaults=False)
+    shape |= selecting(config, exclude_defaults=False)
     leaves = {f"{section}.{leaf}": value for section, part in shape.items() for leaf, value in part.items()}
     return leaves | {"seed": desk.seed, "device": desk.device, "version of select": STAGE_VERSIONS["select"]}
 

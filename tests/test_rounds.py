@@ -57,7 +57,7 @@ def test_a_person_goes_on_with_labels_where_a_sweep_would_find_the_trajectory(
     select: Mapping[str, Any], change: Mapping[str, Any] | str
 ) -> None:
     def settings(config: TrialConfig) -> Mapping[str, Any]:
-        desk: Any = SimpleNamespace(config=config, select=config.select, seed=0, device="cpu")
+        desk: Any = SimpleNamespace(config=config, seed=0, device="cpu")
         return settings_of(desk)
 
     one = config(**select)
