@@ -28,6 +28,7 @@ from orchestrator.report.data import payload
 from orchestrator.report.plain import encoded, plain, plains
 from orchestrator.report.render import in_script, page
 from orchestrator.report.rows import chosen
+from orchestrator.report.seconds import unshared
 from orchestrator.report.serve import LiveReport, Server
 from orchestrator.report.source import objectives_of, read
 
@@ -137,6 +138,16 @@ def test_sharing_is_what_the_paths_of_all_trials_would_have_taken(study: Path) -
     assert by_kind["train"]["each"] == 13 * made.TRAIN_S
     assert found["each"] == 13 * made.TRAIN_S + 12 * made.COMPRESS_S + 12 * made.MEASURE_S
     assert found["failed"] == made.COMPRESS_S
+
+
+def test_a_dense_network_counts_for_each_unfinished_trial_that_waits_on_it() -> None:
+    stages = pd.DataFrame(
+        [("t", None, "train", 8.0), ("c", "t", "compress", 2.0), ("e", "c", "evaluate", 0.5)],
+        columns=["key", "parent", "stage", "busy_s"],
+    )
+    paths = [("t", "c", "e"), ("t", "not yet", "nor this"), ("t", "later", "still later"), ("other", None, None)]
+    trials = pd.DataFrame(paths, columns=[f"stage_keys.{kind}" for kind in ("train", "compress", "evaluate")])
+    assert unshared(stages, trials) == {"train": 3 * 8.0, "compress": 2.0, "evaluate": 0.5}
 
 
 def test_training_curves_are_quantiles_of_all_stages_and_single_ones_of_the_front_first(study: Path) -> None:

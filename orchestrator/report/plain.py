@@ -12,13 +12,15 @@ DIGITS = 7
 
 def plain(value: Any) -> Any:
     """One value: null for what is missing or infinite, text for a time (UTC) and for what JSON does not know."""
+    if type(value) is float:
+        return shortened(value)
     if value is None or value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, bool | np.bool_):
         return bool(value)
     if isinstance(value, int | np.integer):
         return int(value)
-    if isinstance(value, float | np.floating):
+    if isinstance(value, np.floating):
         return shortened(float(value))
     if isinstance(value, pd.Timestamp):
         return f"{value:%Y-%m-%d %H:%M:%S}"
@@ -35,7 +37,8 @@ def shortened(value: float) -> float | int | None:
 
 def plains(values: Iterable[Any]) -> list[Any]:
     """Many values."""
-    return [plain(value) for value in values]
+    # A list is walked through in a tenth of the time of a column of pandas.
+    return [plain(value) for value in (values.tolist() if isinstance(values, pd.Series | pd.Index) else values)]
 
 
 def encoded(column: pd.Series) -> dict[str, Any]:

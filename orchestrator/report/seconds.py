@@ -44,7 +44,7 @@ def seconds(source: Source) -> dict[str, Any]:
 
 def unshared(stages: pd.DataFrame, trials: pd.DataFrame) -> Counter[str]:
     """Busy seconds of each kind of stage, added up over the paths of all trials."""
-    columns = (stages["key"], stages["parent"], stages["stage"], stages["busy_s"])
+    columns = (stages[name].tolist() for name in ("key", "parent", "stage", "busy_s"))
     known = {key: (parent, kind, busy) for key, parent, kind, busy in zip(*columns, strict=True)}
     ends = Counter(_ends(trials, known))
     # A stage counts as often as trials pass through it: counts flow from the leaves to the roots.
@@ -64,5 +64,5 @@ def unshared(stages: pd.DataFrame, trials: pd.DataFrame) -> Counter[str]:
 def _ends(trials: pd.DataFrame, known: "dict[str, tuple[Any, str, float]]") -> list[str]:
     """The last finished stage of each trial."""
     columns = [f"stage_keys.{kind}" for kind in reversed(KINDS) if f"stage_keys.{kind}" in trials.columns]
-    paths = zip(*(trials[name] for name in columns), strict=True)
+    paths = zip(*(trials[name].tolist() for name in columns), strict=True)
     return [end for path in paths if (end := next((key for key in path if key in known), None)) is not None]
