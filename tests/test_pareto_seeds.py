@@ -165,16 +165,21 @@ def test_membership_is_its_probability(name: str, paired: bool) -> None:
         assert abs(share - probability) <= 5 * math.sqrt(probability * (1 - probability) / draws)
 
 
-def test_membership_with_many_seeds_is_its_probability() -> None:
-    """A cell of eight seeds against a constant: how often a mean of eight draws reaches it."""
-    values = np.random.default_rng(3).normal(0.8, 0.05, 8)
-    source = np.random.default_rng(9)
-    means = values[source.integers(8, size=(200_000, 8))].mean(axis=1)
-    probability = float((means > 0.81).mean())
-    df = cells([(value, 20) for value in values], [(0.81, 20)] * 8)
-    found = membership(df, SIZE, draws=4000)["membership"]
-    assert abs(found.iloc[0] - probability) < 5 * math.sqrt(0.25 / 4000)
+@pytest.mark.parametrize("lucky", [0, 3, 7])
+def test_membership_with_many_seeds_is_its_probability(lucky: int) -> None:
+    """One of eight seeds decides: it is in a draw with the probability 1 - (7 / 8)^8."""
+    values = [(float(seed == lucky), 20.0) for seed in range(8)]
+    found = membership(cells(values, [(1 / 16, 20)] * 8), SIZE, draws=4000)["membership"]
+    probability = 1 - (7 / 8) ** 8
+    assert abs(found.iloc[0] - probability) < 5 * math.sqrt(probability * (1 - probability) / 4000)
     assert found.sum() == pytest.approx(1)
+
+
+def test_the_size_of_a_block_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    df = cells(*PROBLEMS["overlapping"])
+    found = membership(df, SIZE)["membership"].tolist()
+    monkeypatch.setattr(members_of, "_BLOCK", 20)
+    assert membership(df, SIZE)["membership"].tolist() == found
 
 
 values_of_cells = st.lists(
@@ -310,6 +315,15 @@ def test_surfaces_are_those_of_all_points(rows: list[tuple[int, list[float]]], n
     assert {tuple(row) for row in found[columns].to_numpy().tolist()} == surface(points, seeds, needed)
     assert len(found) == len(found.drop_duplicates())
     assert found["n_seeds"].eq(count).all()
+
+
+@pytest.mark.parametrize(
+    ("level", "attained"), [(0.01, 0.9), (1 / 3, 0.9), (0.34, 0.8), (2 / 3, 0.8), (0.67, 0.7), (1, 0.7)]
+)
+def test_a_level_asks_for_at_least_its_share(level: float, attained: float) -> None:
+    df = cells([(0.9, 20), (0.7, 20), (0.8, 20)])
+    for wanted in (["accuracy"], SIZE):
+        assert df.pareto.attainment(level, wanted)["accuracy"].tolist() == [attained]
 
 
 def test_directions_levels_and_groups_of_surfaces() -> None:
