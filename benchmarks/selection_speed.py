@@ -10,8 +10,8 @@ schedule. Then the target is trained for 25 epochs on what each chose. Both run 
 Half of any other `--pool` is labelled, in ten rounds too.
 
 Two clocks: the wall's, which the rounds' ledger has and other work on the machine lengthens, and the processor's, which
-is of the whole stage: the validation of a tenth of the pool and the trajectory's file are within, to the disadvantage of
-`fast`. Small images are a lever beyond CLActive's three. Finished stages are kept in --out by the sources of
+is of the whole stage: the validation of a tenth of the pool and the trajectory's file are within, to the disadvantage
+of `fast`. Small images are a lever beyond CLActive's three. Finished stages are kept in --out by the sources of
 `trainables`, so that a run that was cut off goes on.
 """
 

@@ -10,7 +10,9 @@ from formula_runner import FormulaSweep, Metrics, smooth
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from orchestrator.analysis import pareto
 from orchestrator.errors import RunError, SpecError
+from orchestrator.growth import front_of_repeats
 from orchestrator.journal import check_journal
 from orchestrator.ledger import Ask, Tell
 from orchestrator.spec.load import load_spec
@@ -271,3 +273,22 @@ def test_a_ledger_keeps_asks_and_tells_in_order(swept: FormulaSweep) -> None:
     kinds = [type(event).__name__ for event in swept.events()]
     assert kinds == ["Ask", "Tell"] * 4
     assert all(dataclasses.is_dataclass(event) for event in swept.events())
+
+
+def test_with_all_seeds_the_front_of_repeats_is_the_front_of_the_means(swept: FormulaSweep) -> None:
+    def noisy(stage: Stage) -> Metrics:
+        noise = 0.05 * float(np.random.default_rng([stage.seed, int(stage.key[:6], 16)]).standard_normal())
+        return {**smooth(stage), "accuracy": smooth(stage)["accuracy"] + noise}
+
+    text = (
+        study("{name: grid}")
+        .replace("{loguniform: [0.001, 0.1]}", "[0.01, 0.02, 0.05]")
+        .replace("seeds: 2", "seeds: 3")
+    )
+    swept(text, noisy)
+    df = swept.trials("s")
+    spec = swept.planner(text).spec
+    expected = pareto.front(df, spec.objectives, over="seed")
+    found = front_of_repeats(df, spec)
+    leaves = ["compress.pfr", "compress.lr"]
+    assert set(map(tuple, found[leaves].to_numpy())) == set(map(tuple, expected[leaves].to_numpy()))
