@@ -1,6 +1,6 @@
 """What adaptive repeats save on stored tables: seeds only where they decide the front, against all seeds for all.
 
-    uv run python benchmarks/adaptive_repeats.py [--wrong 0.02 0.05 0.1 0.2] [--samples 20]
+    uv run python benchmarks/adaptive_repeats.py [--wrong 0.02 0.05 0.1 0.2] [--samples 20] [--tables search_grid]
 
 Every config begins with its first seed; then `orchestrator.search.adaptive.uncertain` says round by round who gets one
 more, and the table says what that seed gives. Three seeds can come in six orders, and all six are replayed; on
@@ -134,11 +134,12 @@ def main() -> None:
     )
     parser.add_argument("--wrong", type=float, nargs="+", default=[0.02, 0.05, 0.1, 0.2])
     parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--tables", nargs="+", default=[name for name, _ in CASES])
     options = parser.parse_args()
     print("| table | objectives | configs, front | wrong | trials saved | stages saved | rounds | front differs "
           "| configs wrong, mean (most) | plain means | volume lost, mean (most) |")  # fmt: skip
     print("| --- " * 11 + "|")
-    for name, wanted in CASES:
+    for name, wanted in (case for case in CASES if case[0] in options.tables):
         table = Table.read(name, wanted)
         for wrong in options.wrong:
             report(f"`{name}`", table, wrong, orders(table))

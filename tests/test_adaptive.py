@@ -20,7 +20,7 @@ PLAIN = (Objective("a", "min"), Objective("b", "min"))
 unhurried = settings(deadline=None, max_examples=25)
 
 
-def replay(full: Floats, objectives: Sequence[Objective] = PLAIN, wrong: float = 0.05) -> npt.NDArray[np.intp]:
+def replay(full: Floats, objectives: Sequence[Objective] = PLAIN, wrong: float = 0.02) -> npt.NDArray[np.intp]:
     """How many seeds each config gets; `full` holds all losses, shape (configs, seeds, objectives)."""
     counts = np.ones(len(full), dtype=np.intp)
     while chosen := uncertain(so_far(full, counts), objectives, full.shape[1], wrong=wrong):
