@@ -14,6 +14,7 @@ from orchestrator.analysis.picture_front_parts import (
     FrontRequest,
     Line,
     baseline_words,
+    brief_words,
     content_of,
     decades,
     line_words,
@@ -170,11 +171,19 @@ def _draw_means(figure: "Figure", axes: "Axes", content: Content) -> list[tuple[
     found: list[tuple[Any, str]] = []
     for i, (words, positions) in enumerate(_marks(shown, asked.mark)):
         face = colours[positions] if colours is not None else COLOURS[i]
-        handle = axes.scatter(
+        handle: Any = axes.scatter(
             xs[positions], ys[positions], c=face, marker=MARKERS[i], s=18, edgecolors=INK, linewidths=0.4, zorder=5
         )
-        found.append((handle, words))
+        # A sample with the colour of one of its points would say too much.
+        found.append((handle if colours is None else _open_mark(MARKERS[i]), words))
     return found
+
+
+def _open_mark(marker: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    style: dict[str, Any] = {"markerfacecolor": "none", "markersize": 4.2, "markeredgewidth": 0.7}
+    return Line2D([], [], color=INK, linestyle="", marker=marker, **style)
 
 
 def _marks(rows: pd.DataFrame, leaves: Sequence[str]) -> list[tuple[str, Any]]:
@@ -216,20 +225,16 @@ def _colours(figure: "Figure", axes: "Axes", rows: pd.DataFrame, column: str | N
 def _draw_legend(figure: "Figure", content: Content, marks: Sequence[tuple[Any, str]], *, has_baselines: bool) -> None:
     from matplotlib.lines import Line2D
 
-    def sample(**style: Any) -> Line2D:
-        return Line2D([], [], **style)
-
     seeds = int(content.settings["n_seeds"].max())
     joined = f"front, mean ± s.d. of {seeds} seeds" if seeds > 1 else "front"
     alone = not (content.asked.mark or content.asked.colour)
     on_front: dict[str, Any] = {"marker": "o", "markerfacecolor": COLOURS[0]} if alone else {}
     entries: list[tuple[Any, str]] = [
-        (sample(color=INK, linewidth=0.9, markersize=4, markeredgewidth=0.4, **on_front), joined),
-        (sample(color=GREY, marker="o", markersize=2.4, linestyle="", markeredgewidth=0), "single trial"),
+        (Line2D([], [], color=INK, linewidth=0.9, markersize=4, markeredgewidth=0.4, **on_front), joined),
+        (Line2D([], [], color=GREY, marker="o", markersize=2.4, linestyle="", markeredgewidth=0), "single trial"),
     ]
     if has_baselines:
-        open_diamond = {"marker": "D", "markerfacecolor": "none", "markersize": 4, "markeredgewidth": 0.7}
-        entries.append((sample(color=INK, linestyle="", **open_diamond), "baseline"))
+        entries.append((_open_mark("D"), "baseline"))
     entries += [(handle, words) for handle, words in marks if words]
     figure.legend(
         [handle for handle, _ in entries], [words for _, words in entries], loc="outside upper left",
@@ -301,7 +306,7 @@ def _line_label(axes: "Axes", lines: Sequence[Line], content: Content) -> Label:
         points.append(axes.transData.inverted().transform(transform.transform(at)))
     words = "; ".join(line_words(line, content) for line in lines)
     if len(words) > letters_across(content.asked.width_mm):
-        words = "; ".join(line_words(line, content, brief=True) for line in lines)
+        words = brief_words(lines, content)
     return Label(words, np.vstack(points), GREY, along=lines[0].axis)
 
 

@@ -150,7 +150,9 @@ def _is_near(content: Content, rows: pd.DataFrame, scale: Scale, one: Objective)
 
 
 def _fewer(lines: list[Line], content: Content) -> list[Line]:
-    """Where there are many lines, the best of each name."""
+    """Where there are many, those that drops of accuracy are taken against; if still many, the best of each name."""
+    if len(lines) > _MOST_LINES:
+        lines = [line for line in lines if line.row["baseline"] == "dense_finetuned"] or lines
     if len(lines) <= _MOST_LINES:
         return lines
     best: dict[tuple[str, str], Line] = {}
@@ -175,14 +177,26 @@ def baseline_words(name: str) -> str:
     return _BASELINES.get(name, name.replace("_", " "))
 
 
-def line_words(line: Line, content: Content, *, brief: bool = False) -> str:
-    """The name of a baseline that is a line, what tells it from its like unless it is to be `brief`, and its value."""
+def line_words(line: Line, content: Content) -> str:
+    """The name of a baseline that is a line, what tells it from its like, and its value."""
     words = baseline_words(str(line.row["baseline"]))
     alike = content.baselines.loc[content.baselines["baseline"] == line.row["baseline"]]
     leaves = [leaf for leaf in (content.asked.mark or varied_leaves(alike)) if alike[leaf].nunique() > 1]
-    told = f"{words} ({values_text(line.row, leaves)})" if leaves and not brief else words
-    scale = content.x if line.axis == "x" else content.y
-    return f"{told}, {scale.text(line.value)}"
+    told = f"{words} ({values_text(line.row, leaves)})" if leaves else words
+    return f"{told}, {_scale_of(line, content).text(line.value)}"
+
+
+def brief_words(lines: Sequence[Line], content: Content) -> str:
+    """The names of several lines, each once, with their values."""
+    values: dict[str, list[str]] = {}
+    for line in lines:
+        told = _scale_of(line, content).text(line.value)
+        values.setdefault(baseline_words(str(line.row["baseline"])), []).append(told)
+    return "; ".join(f"{name}, {', '.join(told)}" for name, told in values.items())
+
+
+def _scale_of(line: Line, content: Content) -> Scale:
+    return content.x if line.axis == "x" else content.y
 
 
 def values_text(row: pd.Series, leaves: Sequence[str]) -> str:
