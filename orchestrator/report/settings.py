@@ -35,9 +35,10 @@ Ints = npt.NDArray[np.integer]
 class Settings:
     """The settings of a table.
 
-    `axes` are the config columns in which the cells differ, after `study` where there are several. `number` is the setting of each trial, shape (trials,).
-    `table` has a row for each setting, by number: its `role`, `baseline` and config, the mean of each of `measured`
-    over its complete trials and `<column>_std` (n - 1 in the denominator), `n_seeds` and `front`.
+    `axes` are the config columns in which the cells differ, after `study` where there are several. `number` is the
+    setting of each trial, shape (trials,). `table` has a row for each setting, by number: its `role`, `baseline` and
+    config, the mean of each of `measured` over its complete trials and `<column>_std` (n - 1 in the denominator),
+    `n_seeds` and `front`. `left_out` counts the trials that could not be compared, by reason.
     """
 
     axes: tuple[str, ...]
