@@ -97,7 +97,7 @@ def label_next(request: Request) -> Standing:
             stored = _advanced(desk, stored, rounds)
             seconds, notes = stored.seconds, [*notes, *here.notes]
             here = _standing(desk, stored, request.stop_after_s)
-        return replace(here, seconds=seconds, notes=(*notes, *here.notes))
+        return replace(here, seconds=seconds, notes=tuple(dict.fromkeys((*notes, *here.notes))))
 
 
 def label_answer(request: Request, answers: Path) -> tuple[Standing, int]:
@@ -145,8 +145,8 @@ def _standing(desk: Desk, stored: StoredRound, stop_after_s: float | None) -> St
     gone = len(members) - len(kept)
     notes = [f"images of the trajectory that are gone from {desk.facts.folder}: {gone}"] if gone else []
     notes += [f"labels that were not asked for: {len(extra)}; their images join the round"] if extra else []
-    if (budget := desk.select.budget) > len(desk.sums):
-        notes.append(f"select.budget {budget:,} is more than the {len(desk.sums):,} images: asking ends with the last")
+    if stop is None and (budget := desk.select.budget) > len(desk.sums):
+        notes.append(f"select.budget {budget:,} is more than there are images ({len(desk.sums):,})")
     round_of = set(members[len(members) - stored.asked :])
     return Standing(
         study=desk.request.spec.study,
