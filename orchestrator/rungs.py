@@ -44,7 +44,7 @@ class RungKeeper:
         self._rungs = rungs
         self._climbers: dict[str, _Climber] = {}
         self._fellows: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-        self._passed: defaultdict[str, dict[float, Mapping[str, float]]] = defaultdict(dict)
+        self._passed: defaultdict[str, dict[int, Mapping[str, float]]] = defaultdict(dict)
 
     def know(self, plan: Plan) -> None:
         """Take the trials of a plan that may be stopped: cells whose last trained stage no baseline needs."""
@@ -60,18 +60,18 @@ class RungKeeper:
         climber = self._climbers.get(key)
         if climber is None:
             return ()
-        highest = max(self._passed[key], default=0.0)
-        wanted = {math.ceil(share * climber.epochs - 1e-9) for share in self._rungs.at}
-        return tuple(sorted(epoch for epoch in wanted if highest * climber.epochs < epoch < climber.epochs))
+        highest = max((epoch["epoch"] for epoch in self._passed[key].values()), default=0.0)
+        return tuple(epoch for epoch in self._epochs_of(climber) if highest < epoch < climber.epochs)
 
     def reached(self, record: StageRecord, records: Records) -> str | None:
         """Why a paused stage stops here; None: it goes on."""
         climber = self._climbers[record.key]
         epoch = record.history[-1]
-        share = epoch["epoch"] / climber.epochs
-        self._passed[record.key][share] = epoch
+        rung = sum(one <= epoch["epoch"] for one in self._epochs_of(climber))
+        self._passed[record.key][rung] = epoch
         own = self._values(climber, epoch)
-        others = {key: values for key, values in self._seen(climber, record.kind, share, records) if key != record.key}
+        seen = self._seen(climber, record.kind, rung, epoch["epoch"] / climber.epochs, records)
+        others = {key: values for key, values in seen if key != record.key}
         where = f"at epoch {epoch['epoch']:.0f} of {climber.epochs}"
         if self._rungs.keep is not None:
             return self._outranked(own, list(others.values()), where)
@@ -88,8 +88,17 @@ class RungKeeper:
             return None
         return f"{where} {better} of {seen} trials were better in {self._rungs.on[0].column}"
 
-    def _seen(self, climber: _Climber, kind: str, share: float, records: Records) -> list[tuple[str, Values]]:
-        """What trials of the same seed had at this share of their epochs, as far as they got there."""
+    def _epochs_of(self, climber: _Climber) -> list[int]:
+        """The epochs of the rungs, rising; two shares of a short stage may be one epoch."""
+        return sorted({math.ceil(share * climber.epochs - 1e-9) for share in self._rungs.at})
+
+    def _seen(
+        self, climber: _Climber, kind: str, rung: int, share: float, records: Records
+    ) -> list[tuple[str, Values]]:
+        """What trials of the same seed had there: complete ones at this share of their epochs, others at this rung.
+
+        A stage that was taken up again behind its rung is compared where it pauses next, an epoch later.
+        """
         found: list[tuple[str, Values]] = []
         for key in self._fellows[kind, climber.trial.seed]:
             fellow = self._climbers[key]
@@ -97,7 +106,7 @@ class RungKeeper:
             at = math.ceil(share * fellow.epochs - 1e-9)
             if record is not None and record.status == "complete" and len(record.history) >= at:
                 found.append((key, self._values(fellow, record.history[at - 1])))
-            elif (epoch := self._passed[key].get(share)) is not None:
+            elif (epoch := self._passed[key].get(rung)) is not None:
                 found.append((key, self._values(fellow, epoch)))
         return found
 

@@ -88,6 +88,13 @@ class TestWhoStops:
         assert "0.4 against 0.3" in reason
         assert self.keeper(found).reached(record(found, second, {4: 0.36}), {first: done}) is None
 
+    def test_one_that_pauses_late_is_compared_at_the_same_rung(self, found: Plan) -> None:
+        first, second, third = compressions(found)
+        keeper = self.keeper(found)
+        keeper.reached(record(found, first, {4: 0.9}), {})
+        assert keeper.reached(record(found, second, {5: 0.8}), {}) is not None
+        assert keeper.reached(record(found, third, {5: 0.87}), {}) is None
+
     def test_trials_of_other_seeds_are_not_compared(self, found: Plan) -> None:
         keeper = self.keeper(found)
         keeper.reached(record(found, compressions(found, seed=1)[0], {4: 0.9}), {})
