@@ -1,5 +1,9 @@
 """A study's tables made up by their schemas: small, with known numbers, and with names that would like to be code."""
 
+import base64
+import gzip
+import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.analysis import tables
+from orchestrator.report.data import payload
+from orchestrator.report.source import read
 
 PFRS, WIDTHS, SEEDS = (0.0, 0.2, 0.4), (8, 16), (0, 1)
 TRAIN_S, COMPRESS_S, MEASURE_S = 8.0, 2.0, 0.5
@@ -113,3 +119,22 @@ def write(folder: Path, trials: list[dict[str, Any]], *, beside: bool = True) ->
 def _write(path: Path, found: list[dict[str, Any]], schema: pa.Schema) -> None:
     columns = {name: [row.get(name) for row in found] for name in schema.names}
     pq.write_table(pa.table(columns, schema=schema), path)
+
+
+def told(path: Path | str, **asked: object) -> dict[str, Any]:
+    return payload(read(str(path)), asked)
+
+
+def decoded(column: dict[str, Any]) -> list[Any]:
+    """An encoded column as the page reads it."""
+    if "values" in column:
+        return column["values"]
+    return [None if place < 0 else column["set"][place] for place in column["at"]]
+
+
+def data_of(text: str) -> dict[str, Any]:
+    """The payload of a page, as a browser reads it: up to the first `</script` after its beginning."""
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script', text, re.DOTALL)
+    assert block
+    found = json.loads(block[1])
+    return found | {"rows": json.loads(gzip.decompress(base64.b64decode(found["rows"])))}

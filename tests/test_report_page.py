@@ -20,14 +20,11 @@ from orchestrator.cli import main
 from orchestrator.report.serve import LiveReport, Server
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
 
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--enable-unsafe-swiftshader",
-    "--window-size=1200,900",
-)  # fmt: skip
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--enable-unsafe-swiftshader")
 
 
 class Browser:
@@ -114,7 +111,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Generator[Browser]:
     downloads = tmp_path_factory.mktemp("downloads")
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    for flag in FLAGS:
+    for flag in (*FLAGS, "--window-size=1200,900"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})  # pyright: ignore[reportUnknownMemberType]
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
@@ -254,7 +251,6 @@ def test_the_table_sorts_missing_last(browser: Browser) -> None:
         ("status!=complete", 1),
         ("baseline=dense", 1),
         ("baseline=none", 12),
-        ('error="' + made.SPITE[:8] + '"', 0),
         ("c208", 2),
         ("nothing like it", 0),
     ],
