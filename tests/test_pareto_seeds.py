@@ -102,7 +102,7 @@ def test_an_infinite_seed_leaves_no_interval() -> None:
 
 
 def test_an_unchosen_accuracy_that_is_missing_in_a_seed_has_the_interval_of_the_others() -> None:
-    df = cells([(0.7, 20), (0.9, 20), (math.nan, 20)]).assign(val_accuracy=0.5)
+    df = cells([(math.nan, 20), (0.7, 20), (0.9, 20)]).assign(val_accuracy=0.5)
     found = df.pareto.front(SIZE, over="seed", select_on="val_accuracy").iloc[0]
     expected = stats.t.interval(0.95, 1, loc=0.8, scale=0.1)
     np.testing.assert_allclose([found["accuracy_t_low"], found["accuracy_t_high"]], expected)
