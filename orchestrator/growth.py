@@ -101,18 +101,19 @@ class AdaptiveRepeats:
             wanted = uncertain(values, self._objectives, most) if values else []
         except ValueError as error:
             raise PlanError(f"{self._planner.spec.source}: search.repeats adaptive cannot go on: {error}") from error
-        self._add([compared[number] for number in wanted])
-        self._settled = not wanted
-        return bool(wanted)
+        added = self._add([compared[number] for number in wanted])
+        self._settled = not added
+        return bool(added)
 
-    def _add(self, numbers: Sequence[int]) -> None:
+    def _add(self, numbers: Sequence[int]) -> int:
+        """Add the next seed of these configs; of one whose further seeds are excluded there is none."""
         further: list[Cell] = []
         for number in numbers:
             same, trials = self._cells[number], self._trials[number]
             if len(trials) < len(same):
                 further.append(same[len(trials)])
                 trials.append(self._planner.trial(further[-1]))
-        self._planner.add(further)
+        return len(self._planner.add(further))
 
 
 def front_of_repeats(df: pd.DataFrame, spec: StudySpec) -> pd.DataFrame:

@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "orchestrator.search.guide": {"analysis.objectives", "analysis.tables"},
     "orchestrator.search.adaptive": {"analysis.dominance", "analysis.objectives", "analysis.tables"},
-    "orchestrator.growth": {"errors", "compaction", "ledger", "plan", "search", "analysis"},
+    "orchestrator.growth": {"errors", "compaction", "ledger", "plan", "search", "analysis", "spec.model"},
     "orchestrator.warm": {"growth", "ledger", "plan", "search", "spec.model", "spec.yaml_nodes", "trainables.config"},
     "orchestrator.sampling": {
         "growth", "ledger", "plan", "search", "warm", "spec.model", "spec.yaml_nodes", "trainables.config",
