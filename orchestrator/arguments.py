@@ -52,6 +52,16 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
 
 
+def asked_objectives(options: argparse.Namespace) -> dict[str, object]:
+    """What `--max COLUMN[:TOLERANCE]` and `--min` ask for, as `parse_objectives` takes it."""
+    asked: dict[str, object] = {}
+    for direction in ("max", "min"):
+        for text in getattr(options, direction):
+            column, _, tolerance = text.partition(":")
+            asked[column] = {direction: tolerance} if tolerance else direction
+    return asked
+
+
 def count(text: str) -> int:
     """A whole number of at least 1.
 

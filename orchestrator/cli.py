@@ -5,7 +5,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from orchestrator.arguments import (
     add_data_root,
     add_results,
     add_study,
+    asked_objectives,
     command_parser,
     cores,
     count,
@@ -280,7 +281,7 @@ def _pareto(options: argparse.Namespace) -> int:
     from orchestrator.screen import console
 
     df = load(options.table)
-    objectives = parse_objectives(_wanted(options) or DEFAULT_OBJECTIVES, also=map(str, df.columns))
+    objectives = parse_objectives(asked_objectives(options) or DEFAULT_OBJECTIVES, also=map(str, df.columns))
     over = None if options.over == "none" else options.over
     front: pd.DataFrame = df.pareto.front(objectives, over=over, select_on=options.select_on)
     if options.csv:
@@ -290,15 +291,6 @@ def _pareto(options: argparse.Namespace) -> int:
     else:
         front_report(console(), df, front, objectives, options.select_on or "")
     return 0
-
-
-def _wanted(options: argparse.Namespace) -> Mapping[str, object]:
-    wanted: dict[str, object] = {}
-    for direction in ("max", "min"):
-        for text in getattr(options, direction):
-            column, _, tolerance = text.partition(":")
-            wanted[column] = {direction: tolerance} if tolerance else direction
-    return wanted
 
 
 def _export(options: argparse.Namespace) -> int:

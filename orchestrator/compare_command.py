@@ -5,10 +5,9 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from orchestrator.arguments import Subparsers, command_parser
+from orchestrator.arguments import Subparsers, asked_objectives, command_parser
 from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     before, after = (_loaded(path, skip_damaged=options.skip_damaged) for path in (options.before, options.after))
     known = [str(name) for name in (*before.columns, *after.columns)]
-    objectives = parse_objectives(_wanted(options) or DEFAULT_OBJECTIVES, also=known)
+    objectives = parse_objectives(asked_objectives(options) or DEFAULT_OBJECTIVES, also=known)
     over = None if options.over == "none" else options.over
     found = compare(
         before, after, objectives, reference=_reference(options.reference), over=over, select_on=options.select_on
@@ -70,15 +69,6 @@ def _loaded(path: str, *, skip_damaged: bool) -> "pd.DataFrame":
         df = load(path, skip_damaged=skip_damaged)
     sys.stderr.write("".join(f"warning: {one.message}\n" for one in caught))
     return df
-
-
-def _wanted(options: argparse.Namespace) -> Mapping[str, object]:
-    wanted: dict[str, object] = {}
-    for direction in ("max", "min"):
-        for text in getattr(options, direction):
-            column, _, tolerance = text.partition(":")
-            wanted[column] = {direction: tolerance} if tolerance else direction
-    return wanted
 
 
 def _reference(given: list[str]) -> dict[str, float] | None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.analysis.busy import busy_seconds
 from orchestrator.analysis.load import load
 from orchestrator.analysis.objectives import Objective, objective_of
 from orchestrator.analysis.picture_front import front_picture, staircase
@@ -24,7 +25,7 @@ from orchestrator.analysis.picture_heatmap import heatmap_picture
 from orchestrator.analysis.picture_history import history_picture
 from orchestrator.analysis.picture_labels import spread_apart
 from orchestrator.analysis.picture_style import scale_of
-from orchestrator.analysis.picture_time import busy_seconds, time_picture
+from orchestrator.analysis.picture_time import time_picture
 from orchestrator.analysis.settings import varied_leaves
 from orchestrator.cli import main
 from orchestrator.errors import TableError

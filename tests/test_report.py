@@ -10,12 +10,12 @@ from conftest import Command
 from report_tables import data_of, decoded, told
 
 import orchestrator
+from orchestrator.analysis.busy import busy_seconds
 from orchestrator.analysis.repeats import t_quantile
 from orchestrator.cli import main
 from orchestrator.report import settings
 from orchestrator.report.plain import encoded, plain, plains
 from orchestrator.report.rows import chosen
-from orchestrator.report.seconds import unshared
 from orchestrator.report.source import objectives_of, read
 
 
@@ -114,7 +114,8 @@ def test_a_dense_network_counts_for_each_unfinished_trial_that_waits_on_it() -> 
     )
     paths = [("t", "c", "e"), ("t", "not yet", "nor this"), ("t", "later", "still later"), ("other", None, None)]
     trials = pd.DataFrame(paths, columns=[f"stage_keys.{kind}" for kind in ("train", "compress", "evaluate")])
-    assert unshared(stages, trials) == {"train": 3 * 8.0, "compress": 2.0, "evaluate": 0.5}
+    found = {kind: one.each for kind, one in busy_seconds(trials, stages).items()}
+    assert found == {"train": 3 * 8.0, "compress": 2.0, "evaluate": 0.5}
 
 
 def test_training_curves_are_quantiles_of_all_stages_and_single_ones_of_the_front_first(study: Path) -> None:

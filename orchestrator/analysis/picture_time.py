@@ -1,14 +1,13 @@
-"""Where the busy seconds of a study went, and what sharing stages saved, as numbers and as a picture."""
+"""Where the busy seconds of a study went, and what sharing stages saved, as a picture."""
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from orchestrator.analysis.busy import Seconds, busy_seconds
 from orchestrator.analysis.picture_style import (
     COLOURS,
     COLUMN_MM,
@@ -24,96 +23,16 @@ from orchestrator.analysis.picture_style import (
     set_ticks,
     settled_style,
 )
-from orchestrator.analysis.rows import need
-from orchestrator.analysis.settings import in_order
 from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STAGES = ("select", "train", "compress", "evaluate")
-_SECONDS = {"train": "train_s", "compress": "compress_s", "evaluate": "measure_s"}
 _DOING = {
     "select": "choosing images", "train": "training", "compress": "compressing", "evaluate": "evaluating",
     "latency": "timing latency", "all": "all",
 }  # fmt: skip
 _ROW_MM, _ENDS_MM = 7.0, 16.0
-
-
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """Busy seconds of one kind of stage: as it ran, and if each trial had run its own path."""
-
-    once: float
-    each: float
-
-
-def busy_seconds(df: pd.DataFrame, stages: pd.DataFrame | None = None) -> dict[str, Seconds]:
-    """Busy seconds by kind of stage, in the order of the path; kinds that never ran are left out.
-
-    A stage that several trials share took its seconds once; had each trial run its own path, it would have taken them
-    once a trial. Stages that were cached count with what they took when they ran.
-
-    Args:
-        df: trials, as `load` gives them.
-        stages: `_stages.parquet`; None takes the seconds of the trials' own columns, which do not tell the rounds of a
-            selection apart.
-
-    Raises:
-        TableError: a column is absent, or a study selects images and `stages` is None.
-
-    """
-    need(df, [f"stage_keys.{kind}" for kind in STAGES])
-    df = in_order(df)
-    busy, parent, kind_of = _own_columns(df) if stages is None else _of_stages(stages)
-    visits = Counter[str]()
-    for row in df[[f"stage_keys.{kind}" for kind in STAGES]].itertuples(index=False):
-        visits.update(_path(list(row), parent, busy))
-    once, each = defaultdict[str, float](float), defaultdict[str, float](float)
-    for key, count in visits.items():
-        once[kind_of[key]] += busy[key]
-        each[kind_of[key]] += count * busy[key]
-    return {kind: Seconds(once[kind], each[kind]) for kind in STAGES if kind in once}
-
-
-_Facts = tuple[Mapping[str, float], Mapping[str, str | None], Mapping[str, str]]
-
-
-def _of_stages(stages: pd.DataFrame) -> _Facts:
-    need(stages, ["key", "stage", "parent", "busy_s"])
-    busy: dict[str, float] = {}
-    parents: dict[str, str | None] = {}
-    kinds: dict[str, str] = {}
-    columns = (stages[name] for name in ("key", "stage", "parent", "busy_s"))
-    for key, kind, parent, seconds in zip(*columns, strict=True):
-        busy[key], kinds[key] = (0.0 if seconds != seconds else float(seconds)), kind
-        parents[key] = parent if isinstance(parent, str) else None
-    return busy, parents, kinds
-
-
-def _own_columns(df: pd.DataFrame) -> _Facts:
-    if df["stage_keys.select"].notna().any():
-        msg = "plot: rounds of selection share time in ways that only _stages.parquet tells; give results/<study>"
-        raise TableError(msg)
-    need(df, list(_SECONDS.values()))
-    busy: dict[str, float] = {}
-    kinds: dict[str, str] = {}
-    for kind, column in _SECONDS.items():
-        own = df[[f"stage_keys.{kind}", column]].dropna()
-        for key, seconds in own.itertuples(index=False):
-            busy[key], kinds[key] = float(seconds), kind
-    return busy, {}, kinds
-
-
-def _path(keys: list[object], parent: Mapping[str, str | None], busy: Mapping[str, float]) -> list[str]:
-    """The stages of a trial that ran, rounds before the last one with them; always in the same order."""
-    found = dict.fromkeys(key for key in keys if isinstance(key, str))
-    for key in list(found):
-        above = parent.get(key)
-        while above is not None and above not in found:
-            found[above] = None
-            above = parent.get(above)
-    return [key for key in found if key in busy]
 
 
 def time_picture(

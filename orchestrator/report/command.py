@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.arguments import Subparsers, command_parser
+from orchestrator.arguments import Subparsers, asked_objectives, command_parser
 from orchestrator.errors import RunError, StoreError
 
 PLACE = Path("_report") / "report.html"
@@ -37,7 +36,7 @@ def _report(options: argparse.Namespace) -> int:
 
     place = _place(options)
     source = read(options.table)
-    found = payload(source, _asked(options))
+    found = payload(source, asked_objectives(options))
     text = page(found).encode()
     _write(place, text, named=options.out is not None)
     for warning in source.warnings:
@@ -50,7 +49,7 @@ def _report(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from orchestrator.report.serve import LiveReport, Server
 
-    report = LiveReport(options.table, _asked(options))
+    report = LiveReport(options.table, asked_objectives(options))
     with Server(report, options.port) as server:
         report.page()
         try:
@@ -60,15 +59,6 @@ def _serve(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             sys.stdout.write("\nended\n")
     return 0
-
-
-def _asked(options: argparse.Namespace) -> Mapping[str, object]:
-    asked: dict[str, object] = {}
-    for direction in ("max", "min"):
-        for text in getattr(options, direction):
-            column, _, tolerance = text.partition(":")
-            asked[column] = {direction: tolerance} if tolerance else direction
-    return asked
 
 
 def _place(options: argparse.Namespace) -> Path:
