@@ -71,13 +71,17 @@ def _trial(trial: FrozenTrial, sampler: Sampler, signs: list[float]) -> FrozenTr
     """The same trial in the study's words; one that runs still is told as failed, since nothing follows it here."""
     params, distributions = _named(trial.params, sampler)
     complete = trial.state == TrialState.COMPLETE
-    values = [sign * value for sign, value in zip(signs, trial.values, strict=True)] if complete else None
-    return create_trial(
+    # 0.0 is added so that no loss of 0 comes out as -0.0
+    values = [sign * value + 0.0 for sign, value in zip(signs, trial.values, strict=True)] if complete else None
+    found = create_trial(
         state=TrialState.COMPLETE if complete else TrialState.FAIL,
         params=params,
         distributions=distributions,
         values=values,
     )
+    for bound, violation in trial.constraints.items():
+        found.set_constraint(bound, violation)
+    return found
 
 
 def _named(params: Mapping[str, Any], sampler: Sampler) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:

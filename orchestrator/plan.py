@@ -90,6 +90,14 @@ class Plan:
         return f"up to {seeds} seeds where they decide the front on validation columns"
 
     @property
+    def asked_line(self) -> str:
+        """How far a plan that grows has grown."""
+        if self.spec.search.sampled:
+            seeds = len(self.spec.seeds)
+            return f"{-(-self.cells // seeds):,} of {self.spec.search.trials:,} configs asked for"
+        return f"{self.cells:,} trials so far, more seeds where they decide"
+
+    @property
     def digest(self) -> str:
         """Names the set of trials: two runs of equal digest do the same work."""
         if self.grows:
@@ -167,6 +175,7 @@ class Planner:
         self._baselines: dict[str, Trial] = {}
         self._resolved: dict[tuple[object, ...], TrialConfig] = {}
         self._baseline_keys: dict[tuple[object, ...], Mapping[BaselineName, str]] = {}
+        self._listed: set[tuple[object, ...]] = set()
         self.repeats: tuple[tuple[Cell, ...], ...] = ()
         self._excluded: tuple[Excluded, ...] = ()
         if not spec.search.sampled:
@@ -178,11 +187,21 @@ class Planner:
         trials = (*self._cells.values(), *self._baselines.values())
         return Plan(self.spec, trials, dict(self._stages), self._excluded, self._merged)
 
-    def add(self, cells: Iterable[Cell]) -> tuple[Trial, ...]:
-        """Take cells into the plan, with their baselines; equal cells are one trial."""
+    def add(self, cells: Iterable[Cell], *, compared: bool = True) -> tuple[Trial, ...]:
+        """Take cells into the plan; equal cells are one trial.
+
+        Their baselines come with them, or where not `compared` with `compare`.
+        """
         cells = list(cells)
         self._learn_sources({cell.config.model.name for cell in cells})
-        return tuple(self._add(_identified(cell, self.spec, self._images_of)) for cell in cells)
+        return tuple(self._add(_identified(cell, self.spec, self._images_of), compared) for cell in cells)
+
+    def compare(self, trials: Iterable[Trial]) -> bool:
+        """Take the baselines of trials into the plan; returns whether there are new ones."""
+        before = len(self._baselines)
+        for trial in trials:
+            self._compared_with(trial.config, trial.seed, listed=True)
+        return len(self._baselines) > before
 
     def trial(self, cell: Cell) -> Trial:
         """What `add` would make of a cell; the plan stays as it is."""
@@ -213,9 +232,9 @@ class Planner:
         if self._sources_of is not None:
             self._sources |= {name: self._sources_of(name) for name in own}
 
-    def _add(self, cell: Cell) -> Trial:
+    def _add(self, cell: Cell, compared: bool) -> Trial:
         config = self._resolve(cell.config)
-        baselines = self._compared_with(config, cell.seed)
+        baselines = self._compared_with(config, cell.seed, listed=compared)
         trial = self._trial(config, cell.seed, None, baselines)
         self._merged += trial.id in self._cells
         return self._cells.setdefault(trial.id, trial)
@@ -235,10 +254,11 @@ class Planner:
             return config
         return config.model_copy(update={"model": config.model.model_copy(update={"code_sha256": sha256})})
 
-    def _compared_with(self, config: TrialConfig, seed: int) -> Mapping[BaselineName, str]:
+    def _compared_with(self, config: TrialConfig, seed: int, *, listed: bool) -> Mapping[BaselineName, str]:
+        """The evaluations that a cell is compared with; `listed`: they are rows of the study, and run."""
         wanted = _baselines(config)
         identity = (config.data, config.model, config.train, config.cost, config.latency, seed, *wanted.values())
-        if identity not in self._baseline_keys:
+        if identity not in self._baseline_keys or (listed and identity not in self._listed):
             keys: dict[BaselineName, str] = {}
             for name, (select, compress) in wanted.items():
                 trial = _with(config, select, compress, config)
@@ -246,8 +266,10 @@ class Planner:
                 # Each is compared with itself and, of the same labels, those before it: one dense network has many
                 # finetuned ones.
                 keys |= found
-                row = self._trial(trial, seed, name, dict(keys) if select == config.select else found)
-                self._baselines.setdefault(row.id, row)
+                if listed:
+                    row = self._trial(trial, seed, name, dict(keys) if select == config.select else found)
+                    self._baselines.setdefault(row.id, row)
+                    self._listed.add(identity)
             self._baseline_keys[identity] = keys
         return self._baseline_keys[identity]
 

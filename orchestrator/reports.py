@@ -88,7 +88,15 @@ def _keeping(terminal: Console, df: "pd.DataFrame", where: Sequence[Constraint])
     means = df.groupby(cell_numbers(df))[[bound.column for bound in where]].transform("mean")
     signs = [(1 if bound.sense == ">=" else -1) for bound in where]
     kept = [sign * (means[bound.column] - bound.bound) >= 0 for sign, bound in zip(signs, where, strict=True)]
-    return df[np.logical_and.reduce(kept)]
+    rows = df[np.logical_and.reduce(kept)]
+    cells = (df["role"] == "cell") & means.notna().all(axis=1)
+    if rows[rows["role"] == "cell"].empty and cells.any():
+        best = [
+            f"{one.column} {means.loc[cells, one.column].agg('max' if one.sense == '>=' else 'min'):.4g}"
+            for one in where
+        ]
+        say(terminal, f"no config keeps that; the nearest there is: {', '.join(best)}")
+    return rows
 
 
 def front_report(
@@ -153,6 +161,7 @@ def plan_report(
     if plan.grows:
         say(terminal, f"{plan.search_line}; what follows is of the trials known so far")
     if not plan.trials:
+        say(terminal, "nothing was asked for yet: how long it takes is known once some configs have run")
         return
     unshared = Counter[str]()
     for key, count in plan.unshared().items():

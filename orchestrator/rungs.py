@@ -6,8 +6,8 @@ its trial is compared with all of the same seed that have got as far:
 - with several columns it stops where another one is at least as good in all of them, by the tolerance of each, and
   better in one: dominance by a margin, so that noise smaller than the margin stops nobody;
 - with one column and `keep` it goes on among the best `keep` of those seen at the rung, itself included, once there
-  are 1 / `keep` of them: asynchronous successive halving (Li et al., "A System for Massively Parallel Hyperparameter
-  Tuning", MLSys 2020, algorithm 2).
+  are 1 / `keep` of them: the stopping variant of asynchronous successive halving (Li et al., "A System for Massively
+  Parallel Hyperparameter Tuning", MLSys 2020), in which nobody who was stopped is promoted later.
 
 A stage does not pause while its method, or a rising learning rate, makes its numbers no fair comparison; the rung is
 then the first epoch after that. That a trial was stopped belongs to the study: the stage has its checkpoint, from which
@@ -126,11 +126,11 @@ class RungKeeper:
         return within and any(a < b for a, b in zip(theirs, own, strict=True))
 
     def _told(self, theirs: Values, own: Values) -> str:
-        parts = [
-            f"{one.column} ({abs(a):.4g} against {abs(b):.4g})"
-            for one, a, b in zip(self._rungs.on, theirs, own, strict=True)
-        ]
-        return ", ".join(parts)
+        signs = [-1.0 if one.direction == "max" else 1.0 for one in self._rungs.on]
+        compared = zip(self._rungs.on, signs, theirs, own, strict=True)
+        parts = [f"{one.column} ({sign * a:.4g} against {sign * b:.4g})" for one, sign, a, b in compared if a < b]
+        equal = [one.column for one, a, b in zip(self._rungs.on, theirs, own, strict=True) if a == b]
+        return ", ".join(parts) + (f", and no worse in {', '.join(equal)}" if equal else "")
 
 
 def stopped(record: StageRecord, reason: str) -> StageRecord:

@@ -1,5 +1,8 @@
 """A search that learns: Optuna asks, the forest answers, and the ledger keeps each question and answer.
 
+Baselines are planned at the end, for the configs on the front of what was told: a search over a leaf of the training
+would otherwise train two further networks for every config that it looks at.
+
 A search is named by what it asks over, not by how long it goes on: with more `trials` it continues, and after a kill it
 replays its own events into a new Optuna study. Trials that the store holds when a search begins, of whatever study, are
 told to it where they lie in its space.
@@ -10,6 +13,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+import numpy as np
+
+from orchestrator.analysis.dominance import nondominated
 from orchestrator.growth import Note, Records, Row, Rows
 from orchestrator.ledger import Ask, Event, Stop, Tell
 from orchestrator.plan import Plan, Planner, Trial
@@ -55,6 +61,8 @@ class SampledSearch:
         self._firsts = first_states(planner.spec, self._space)
         self._chance = draws(planner.spec, self._space)
         self._ended = False
+        self._compared = False
+        self._trials: dict[int, tuple[Trial, ...]] = {}
         if events:
             self._replay(events)
         else:
@@ -67,8 +75,8 @@ class SampledSearch:
 
     @property
     def exhausted(self) -> bool:
-        """Whether all was asked for and told."""
-        return not self._open and (self._ended or self._kept >= (self._search.trials or 0))
+        """Whether all was asked for and told, and the front has its baselines."""
+        return self._compared and not self._open
 
     def grow(self, records: Records, pending: Set[str], room: int) -> bool:
         """Tell the sampler what has finished, and ask as long as fewer than `room` configs are open."""
@@ -76,7 +84,20 @@ class SampledSearch:
         before = self._kept
         while not self._ended and self._kept < (self._search.trials or 0) and len(self._open) < room:
             self._ask_one()
-        return self._kept > before
+        if self._kept > before or self._open:
+            return self._kept > before
+        # Every config with baselines of its own would cost several times what was asked for.
+        self._compared = True
+        return self._planner.compare(trial for number in self._front() for trial in self._trials[number])
+
+    def _front(self) -> list[int]:
+        """Configs that no other dominates in what the sampler was told, among those that keep all bounds."""
+        known = {number: tell for number in self._trials if (tell := self._told.get(number)) and tell.losses}
+        kept = [n for n, tell in known.items() if all(violation <= 0 for violation in tell.violations)]
+        if not kept:
+            return []
+        mask = nondominated(np.array([known[number].losses for number in kept], dtype=np.float64))
+        return [number for number, member in zip(kept, mask, strict=True) if member]
 
     def _ask_one(self) -> None:
         """One point more; what is excluded, impossible or known is told at once and does not count."""
@@ -114,7 +135,8 @@ class SampledSearch:
             known = self._told.get(first)
             same = (known.losses, known.violations) if known else (None, self._nothing())
             return Tell(self._name, asked.number, *same)
-        trials = self._planner.add(Cell(config, self._values(asked.state), seed) for seed in seeds)
+        cells = [Cell(config, self._values(asked.state), seed) for seed in seeds]
+        trials = self._trials[asked.number] = self._planner.add(cells, compared=False)
         self._open[asked.number] = _Open(asked.number, config, trials)
         self._kept += 1
         self._repeated = 0
@@ -178,7 +200,8 @@ class SampledSearch:
             self._tell(answer)
 
     def _tell_store(self, records: Records) -> None:
-        """What the store knows of the space and this search does not."""
+        """What the store knows of the space; all of it is noted at once, so that no kill leaves a part."""
+        found: list[Event] = []
         for config, state, rows in fitting(self._space, self._planner, self._rows, records):
             params = self.sampler.params_of(state)
             if id(config) in self._number_of or id(config) in self._from_store or params is None:
@@ -186,8 +209,9 @@ class SampledSearch:
             self._from_store.add(id(config))
             asked = self.sampler.ask(params)
             answer = self._answer(asked.number, rows)
-            self._note([Ask(self._name, asked.number, asked.params, "store"), answer])
+            found += [Ask(self._name, asked.number, asked.params, "store"), answer]
             self._hear(answer)
+        self._note(found)
 
     def _known(self, state: State) -> bool:
         """Whether a point was asked for, or cannot be run."""

@@ -71,6 +71,7 @@ class SweepScreen:
         self._errors: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._left_out = 0
         self._stopped = 0
+        self._asked = ""
         self._draining = False
 
     @contextmanager
@@ -96,12 +97,13 @@ class SweepScreen:
     def started(self, plan: Plan, todo: Missing) -> None:
         """Open the display for so many stages."""
         self._totals = Counter(stage.kind for stage in todo.stages)
+        self._asked = plan.asked_line if plan.grows else ""
         self._say(f"{plan.spec.study}: {plan_line(plan, todo)}")
         self._open()
 
     def grown(self, plan: Plan, todo: Missing) -> None:
         """A search added trials."""
-        del plan
+        self._asked = plan.asked_line
         self._totals = self._done + Counter(stage.kind for stage in todo.stages)
 
     def measuring(self, observations: int, machine: str, remaining_s: float) -> None:
@@ -183,6 +185,8 @@ class SweepScreen:
         elapsed = duration(time.monotonic() - self._started)
         if not self._done:
             return f"{elapsed} elapsed, starting workers"
+        if self._asked:
+            return f"{elapsed} elapsed, {self._asked}"
         return f"{elapsed} elapsed, about {duration(max(0.0, self._remaining_s))} left"
 
     def _picture(self) -> RenderableType:

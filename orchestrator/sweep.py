@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -97,11 +98,14 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     replayed = replay(layout.ledger)
     for warning in replayed.warnings:
         observer.warned(warning)
-    run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+    # Ledgers are read in the order of their names: two runs may begin within a second.
+    run = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}"
     writer = LedgerWriter(layout.ledger, run)
+    records = with_stops(replayed.records, replayed.events.get(planner.spec.search_name, ()))
     growth = growth_of(planner, replayed, writer.note)
+    if growth:
+        _grow_from_store(growth, records, layout)
     plan = planner.plan
-    records = with_stops(replayed.records, replayed.events.get(plan.spec.search_name, ()))
     observations = missing_observations(plan, records, here()) if options.latency else []
     todo = missing(plan, records, layout, outputs_needed(observations))
     # Whatever is refused is refused before the study's folder is touched.
@@ -141,6 +145,14 @@ def growth_of(planner: Planner, replayed: Replay, note: Note) -> Growth | None:
         events = replayed.events.get(planner.spec.search_name, ())
         return SampledSearch(planner, events, replayed.records, note)
     return AdaptiveRepeats(planner) if planner.spec.search.repeats == "adaptive" else None
+
+
+def _grow_from_store(growth: Growth, records: Mapping[str, StageRecord], layout: Layout) -> None:
+    """Add trials until one has something to run: a search that is finished starts no runner."""
+    while not growth.exhausted:
+        pending = {stage.key for stage in missing(growth.plan, records, layout).stages}
+        if pending or not growth.grow(records, pending, room=1):
+            return
 
 
 def _export(growth: Growth, spec: StudySpec, path: Path) -> None:
@@ -226,7 +238,10 @@ def _remade(todo: Missing, plan: Plan) -> list[str]:
 
 
 def _leaving_rows(folder: Path, plan: Plan) -> list[str]:
-    """A word on rows of a former plan that the table is about to lose; a foreign folder is refused."""
+    """A word on rows of a former plan that the table is about to lose; a foreign folder is refused.
+
+    What a plan that grows loses is not known before its end.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -239,7 +254,7 @@ def _leaving_rows(folder: Path, plan: Plan) -> list[str]:
     except (OSError, pa.ArrowException):
         return []
     leaving = len(former - {trial.id for trial in plan.trials})
-    if not leaving:
+    if not leaving or plan.grows:
         return []
     return [
         f"{leaving} rows of the former plan leave {folder.name}/trials.parquet; what was computed for them stays "

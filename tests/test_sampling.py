@@ -1,10 +1,12 @@
 """Searches that learn: what they ask, what they are told, and that a kill changes nothing."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from formula_runner import FormulaSweep, Metrics, smooth
 from optuna.storages import JournalStorage
@@ -292,3 +294,103 @@ def test_with_all_seeds_the_front_of_repeats_is_the_front_of_the_means(swept: Fo
     found = front_of_repeats(df, spec)
     leaves = ["compress.pfr", "compress.lr"]
     assert set(map(tuple, found[leaves].to_numpy())) == set(map(tuple, expected[leaves].to_numpy()))
+
+
+REPEATS = (
+    study("{name: grid, repeats: adaptive}")
+    .replace("compress.pfr: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]", "compress.pfr: [0.1, 0.2, 0.3]")
+    .replace("{loguniform: [0.001, 0.1]}", "[0.01]")
+    .replace("seeds: 2", "seeds: [2, 0, 1]")
+)
+
+
+def table_of_repeats(losses: dict[float, dict[int, float | None]]) -> pd.DataFrame:
+    """Trials by ratio and seed, seeds ascending; None is a failure."""
+    rows = [
+        {
+            "study": "s", "role": "cell", "baseline": None, "compress.pfr": pfr, "seed": seed, "compression": 1.0,
+            "status": "failed" if accuracy is None else "complete", "accuracy": accuracy,
+        }
+        for pfr, seeds in losses.items()
+        for seed, accuracy in sorted(seeds.items())
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("last", "front"),
+    [
+        ({2: 0.70}, 0.3),  # the best under the seed that is unkind to all
+        ({2: 0.70, 0: None, 1: 0.1}, 0.3),
+        ({2: 0.70, 0: math.inf, 1: 0.1}, 0.3),
+        ({2: None, 0: 0.99, 1: 0.99}, 0.2),
+        ({2: math.nan, 0: 0.99}, 0.2),
+        ({2: 0.61, 0: 0.99}, 0.3),
+    ],
+)
+def test_the_front_of_repeats_takes_seeds_in_the_order_of_the_study(
+    swept: FormulaSweep, last: dict[int, float | None], front: float
+) -> None:
+    spec = swept.planner(REPEATS).spec
+    others: dict[float, dict[int, float | None]] = {0.1: {2: 0.60, 0: 0.80, 1: 0.85}, 0.2: {2: 0.65, 0: 0.85, 1: 0.90}}
+    found = front_of_repeats(table_of_repeats({**others, 0.3: last}), spec)
+    assert found["compress.pfr"].tolist() == [front]
+
+
+def test_the_front_of_repeats_may_have_no_member_and_losses_of_zero(swept: FormulaSweep) -> None:
+    spec = swept.planner(REPEATS.replace("accuracy: max", "accuracy: {max: 5%}")).spec
+    assert front_of_repeats(table_of_repeats({0.1: {2: None, 0: 0.5}, 0.2: {0: 0.5}}), spec).empty
+    assert front_of_repeats(table_of_repeats({0.1: {2: None}}), spec).empty
+    found = front_of_repeats(table_of_repeats({0.1: {2: 0.0, 0: 0.1}, 0.2: {2: 0.5}, 0.3: {2: 0.3, 0: 0.6}}), spec)
+    assert found["compress.pfr"].tolist() == [0.2]
+
+
+def test_adaptive_repeats_go_on_where_an_objective_is_zero(swept: FormulaSweep) -> None:
+    def collapsed(stage: Stage) -> Metrics:
+        found = smooth(stage)
+        pfr = getattr(stage.config.compress, "pfr", 0.0)
+        return {**found, "val_accuracy": 0.0 if pfr == 0.3 else found["val_accuracy"] + 0.001 * stage.seed * pfr}
+
+    summary, _ = swept(REPEATS.replace("accuracy: max", "accuracy: {max: 5%}"), collapsed)
+    assert summary is not None
+    assert swept.trials("s").groupby("compress.pfr")["seed"].nunique().min() >= 2
+
+
+def test_adaptive_repeats_end_at_a_seed_that_is_excluded(swept: FormulaSweep) -> None:
+    """Under [2, 0, 1] a config may lack its second seed or its first; neither is given a seed out of turn."""
+
+    def noisy(stage: Stage) -> Metrics:
+        noise = 0.2 * float(np.random.default_rng([stage.seed, int(stage.key[:6], 16)]).standard_normal())
+        return {**smooth(stage), "val_accuracy": 0.5 + noise, "compression": 10.0}
+
+    excluded = 'exclude: ["compress.pfr == 0.1 and seed == 0", "compress.pfr == 0.2 and seed == 2"]\n'
+    text = REPEATS.replace("[0.1, 0.2, 0.3]", "[0.1, 0.2, 0.3, 0.4, 0.5]") + excluded
+    swept(text, noisy)
+    seeds = swept.trials("s").groupby("compress.pfr")["seed"].agg(list)
+    assert seeds[0.1] == [2]
+    assert seeds[0.2] == [0]
+    for pfr in (0.3, 0.4, 0.5):
+        assert seeds[pfr] == [2, 0, 1][: len(seeds[pfr])]
+        assert len(seeds[pfr]) > 1
+
+
+def test_baselines_are_run_for_the_front_alone(swept: FormulaSweep) -> None:
+    """Each learning rate would have baselines of its own; twelve configs have two each under two seeds."""
+    swept(study(), smooth)
+    df = pd.read_parquet(swept.folder / "results" / "s")
+    cells, baselines = df[df["role"] == "cell"], df[df["role"] == "baseline"]
+    front = pareto.front(cells, {"val_accuracy": "max", "compression": "max"}, over="seed")
+    assert 0 < len(front) < 12
+    assert set(baselines["compress.lr"].dropna()) == set(front["compress.lr"])
+    assert cells["accuracy_drop"].notna().sum() == 2 * len(front)
+    again, ran = swept(study(), smooth)
+    assert again is not None
+    assert not ran
+
+
+def test_bounds_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    for bound in ("nan", "1e999", "-inf"):
+        path = tmp_path / "s.yaml"
+        path.write_text(study(f"{{name: tpe, trials: 3, where: 'accuracy >= {bound}'}}"))
+        with pytest.raises(SpecError, match=r"search.where\[0\]: .* is no number"):
+            load_spec(str(path))

@@ -1,5 +1,6 @@
 """The section `search` of a study file: what chooses the cells, how many, and on what it may look."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -147,10 +148,22 @@ def _constraint(node: Node, number: int, faults: list[Fault]) -> Constraint | No
         return None
     column, sense, told = parts.groups()
     try:
-        bound = float(told)
+        bound = _finite(told)
         guided = guiding(Objective(column, COLUMNS[column].direction or "max" if column in COLUMNS else "max"))
     except (ValueError, GuideError) as error:
-        unknown = f"{show(told)} is no number" if not isinstance(error, GuideError) else str(error)
+        unknown = f"{column} {error}" if isinstance(error, GuideError) else f"{show(told)} is no number"
         faults.append(node.fault(key, unknown + (suggestion(column, COLUMNS) if column not in COLUMNS else "")))
         return None
     return Constraint(guided.column, ">=" if sense == ">=" else "<=", bound)
+
+
+def _finite(told: str) -> float:
+    """A number.
+
+    Raises:
+        ValueError: it is none, or not finite.
+
+    """
+    if not math.isfinite(bound := float(told)):
+        raise ValueError(told)
+    return bound
