@@ -4,16 +4,17 @@ Whatever adds trials looks at finished ones alone, and at nothing but what it ma
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from itertools import takewhile
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from orchestrator.analysis.dominance import nondominated, on_grid
+from orchestrator.analysis.dominance import losses_of, nondominated, signs
 from orchestrator.analysis.repeats import cell_numbers, mean_over_seeds
+from orchestrator.analysis.rows import need, numbers
 from orchestrator.compaction import trial_row
-from orchestrator.errors import PlanError
 from orchestrator.ledger import Event, StageRecord
 from orchestrator.plan import Plan, Planner, Trial, always_varied
 from orchestrator.search.adaptive import expected_means, uncertain
@@ -64,13 +65,15 @@ class Rows:
 class AdaptiveRepeats:
     """Gives configs a further seed, one at a time, until their front is settled; see `search.adaptive`.
 
-    Each step waits for all trials of the one before, so that what is added does not depend on who was faster.
+    Each step waits for all trials of the one before, so that what is added does not depend on who was faster. Compared
+    are configs that have the study's first seed and did not fail; seeds after one that is excluded are not given.
     """
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
         self._rows = Rows(planner)
-        self._cells = planner.repeats
+        ordered = (_without_gap(same, planner.spec.seeds) for same in planner.repeats)
+        self._cells = [same for same in ordered if same]
         self._trials: list[list[Trial]] = [[planner.trial(same[0])] for same in self._cells]
         self._objectives = tuple(map(guiding, planner.spec.objectives))
         self._settled = False
@@ -97,16 +100,13 @@ class AdaptiveRepeats:
         compared = [number for number, same in enumerate(found) if all(one is not None for one in same)]
         values: list[npt.NDArray[np.float64]] = [np.array(found[number], dtype=np.float64) for number in compared]
         most = len(self._planner.spec.seeds)
-        try:
-            wanted = uncertain(values, self._objectives, most) if values else []
-        except ValueError as error:
-            raise PlanError(f"{self._planner.spec.source}: search.repeats adaptive cannot go on: {error}") from error
+        wanted = uncertain(values, self._objectives, most) if values else []
         added = self._add([compared[number] for number in wanted])
         self._settled = not added
         return bool(added)
 
     def _add(self, numbers: Sequence[int]) -> int:
-        """Add the next seed of these configs; of one whose further seeds are excluded there is none."""
+        """Add the next seed of these configs; of one whose next seed is excluded there is none."""
         further: list[Cell] = []
         for number in numbers:
             same, trials = self._cells[number], self._trials[number]
@@ -120,17 +120,41 @@ def front_of_repeats(df: pd.DataFrame, spec: StudySpec) -> pd.DataFrame:
     """The front of a table whose configs have more seeds or fewer, one row a config, as `front(over="seed")` gives it.
 
     Configs are compared by the means that all seeds are expected to give (`adaptive.expected_means`): one that has the
-    kind seeds alone is no better for it.
+    kind seeds alone is no better for it. A trial that failed, or lacks a finite value of an objective, counts as not
+    run. Of each config the seeds before the first that did not run are taken, in the study's order; one without any is
+    left out.
+
+    Raises:
+        TableError: the column of an objective is absent or holds no numbers, or cells cannot be told apart.
+
     """
-    cells = df[(df["role"] == "cell") & (df["status"] == "complete")]
     names = [one.column for one in spec.objectives]
-    cells = cells.dropna(subset=names).sort_values("seed", kind="stable").reset_index(drop=True)
+    need(df, names)
+    cells = df[(df["role"] == "cell") & (df["status"] == "complete")]
+    finite = np.all([np.isfinite(numbers(cells, name)) for name in names], axis=0)
+    cells = _first_seeds(cells[finite], spec.seeds)
     if cells.empty:
         return cells
-    means = mean_over_seeds(cells, names)
-    signs = np.array([-1.0 if one.direction == "max" else 1.0 for one in spec.objectives])
-    values = cells[names].to_numpy(dtype=np.float64) * signs
-    numbers = cell_numbers(cells)
-    expected = expected_means([values[numbers == one] for one in range(len(means))], spec.objectives, len(spec.seeds))
-    grid = [on_grid(expected[:, k], one.tolerance, relative=one.relative) for k, one in enumerate(spec.objectives)]
-    return means[nondominated(np.stack(grid, axis=1))]
+    means, part = mean_over_seeds(cells, names), cell_numbers(cells)
+    values = np.stack([numbers(cells, name) for name in names], axis=1) * signs(spec.objectives)
+    expected = expected_means([values[part == one] for one in range(len(means))], spec.objectives, len(spec.seeds))
+    return means[nondominated(losses_of(expected * signs(spec.objectives), spec.objectives))]
+
+
+def _first_seeds(cells: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
+    """The rows of each config from the first of `seeds` on, up to one that is not there, in the order of `seeds`."""
+    places = {seed: place for place, seed in enumerate(seeds)}
+    place = np.array([places.get(seed, len(seeds)) for seed in cells["seed"]], dtype=np.float64)
+    cells = cells.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
+    if cells.empty:
+        return cells
+    place.sort()
+    # Of a seed that is there twice both rows stay, for `mean_over_seeds` to tell.
+    turn = pd.Series(place).groupby(cell_numbers(cells)).rank(method="dense").to_numpy() - 1
+    return cells[(turn == place) & (place < len(seeds))].reset_index(drop=True)
+
+
+def _without_gap(same: Sequence[Cell], seeds: Sequence[int]) -> tuple[Cell, ...]:
+    """The cells of one config from the first of `seeds` on, up to one that is excluded."""
+    kept = takewhile(lambda pair: pair[0].seed == pair[1], zip(same, seeds, strict=False))
+    return tuple(cell for cell, _ in kept)

@@ -16,7 +16,8 @@ where SS_i are the squared residuals of the n_i seeds of config i, and (r) is th
 configs that have several seeds: good networks scatter less than bad ones, and with one variance for all nearly every
 config would seem uncertain. (Shrinking variances: Smyth, "Linear models and empirical Bayes methods", 2004; here its
 prior degrees of freedom are fixed, and its target is local.) Times, and objectives whose tolerance is a percentage,
-scatter in proportion: their logarithms are modelled. An objective that is equal under all seeds of every repeated
+scatter in proportion: their logarithms are modelled, or where their losses touch or cross zero, which have none, the
+losses themselves. An objective that is equal under all seeds of every repeated
 config is exact: it has no noise. Before any variance can be known, PROBE configs spread over the front of the first
 seeds get a second one.
 
@@ -92,8 +93,8 @@ def uncertain(
         seed: of the draws. The order of the configs does not matter to them.
 
     Raises:
-        ValueError: a config without a seed or with more than `most`, another number of columns than objectives, a loss
-            that is not finite, or an objective that scatters in proportion and has no sign.
+        ValueError: a config without a seed or with more than `most`, another number of columns than objectives, or a
+            loss that is not finite.
 
     """
     table = _Table.of(losses, objectives, most)
@@ -233,15 +234,12 @@ class _Model:
 
 
 def _sign(values: Floats, objective: Objective) -> float:
-    """The sign of the losses of an objective that scatters in proportion, 0 for another."""
+    """The sign of the losses of an objective that scatters in proportion; 0 for another, or if signs differ."""
     clock = objective.column in COLUMNS and COLUMNS[objective.column].unit in _CLOCKS
     if not (objective.relative or clock):
         return 0.0
-    lowest, highest = np.nanmin(values), np.nanmax(values)
-    if lowest <= 0 <= highest:
-        msg = f"{objective.column} scatters in proportion, but its losses reach from {lowest:g} to {highest:g}"
-        raise ValueError(msg)
-    return float(np.sign(lowest))
+    lowest, highest = np.sign(np.nanmin(values)), np.sign(np.nanmax(values))
+    return float(lowest) if lowest == highest else 0.0
 
 
 def _noise(values: Floats, counts: npt.NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
