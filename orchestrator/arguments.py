@@ -52,6 +52,15 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
 
 
+def add_objectives(parser: argparse.ArgumentParser, default: str = "the objectives of the study") -> None:
+    """`--max COLUMN[:TOLERANCE]` and `--min`."""
+    for direction, better in (("max", "larger"), ("min", "smaller")):
+        parser.add_argument(
+            f"--{direction}", action="append", default=[], metavar="COLUMN[:TOLERANCE]",
+            help=f"{better} is better (default: {default})",
+        )  # fmt: skip
+
+
 def asked_objectives(options: argparse.Namespace) -> dict[str, object]:
     """What `--max COLUMN[:TOLERANCE]` and `--min` ask for, as `parse_objectives` takes it."""
     asked: dict[str, object] = {}

@@ -13,6 +13,7 @@ from orchestrator.arguments import (
     Subparsers,
     add_allow_code,
     add_data_root,
+    add_objectives,
     add_results,
     add_study,
     asked_objectives,
@@ -106,8 +107,7 @@ def _add_result_commands(commands: Subparsers) -> None:
     add_results(show)
     pareto = command_parser(commands, "pareto", _pareto, "the Pareto front of a study")
     pareto.add_argument("table", help="results/<study>, or a Parquet file")
-    pareto.add_argument("--max", action="append", default=[], metavar="COLUMN[:TOLERANCE]", help="larger is better")
-    pareto.add_argument("--min", action="append", default=[], metavar="COLUMN[:TOLERANCE]", help="smaller is better")
+    add_objectives(pareto)
     pareto.add_argument("--over", default="seed", help="average over this first (default: seed; none: single rows)")
     pareto.add_argument("--select-on", choices=("val_accuracy",), help="choose on it in place of accuracy")
     form = pareto.add_mutually_exclusive_group()
@@ -276,12 +276,17 @@ def _show(options: argparse.Namespace) -> int:
 
 def _pareto(options: argparse.Namespace) -> int:
     from orchestrator.analysis.load import load
-    from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, parse_objectives
+    from orchestrator.analysis.objectives import parse_objectives
+    from orchestrator.report.source import studied_objectives
     from orchestrator.reports import front_report
     from orchestrator.screen import console
 
     df = load(options.table)
-    objectives = parse_objectives(asked_objectives(options) or DEFAULT_OBJECTIVES, also=map(str, df.columns))
+    if asked := asked_objectives(options):
+        objectives = parse_objectives(asked, also=map(str, df.columns))
+    else:
+        objectives, unread = studied_objectives(options.table)
+        sys.stderr.write(f"warning: {unread}\n" if unread else "")
     over = None if options.over == "none" else options.over
     front: pd.DataFrame = df.pareto.front(objectives, over=over, select_on=options.select_on)
     if options.csv:

@@ -7,13 +7,14 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from orchestrator.arguments import Subparsers, asked_objectives, command_parser
+from orchestrator.arguments import Subparsers, add_objectives, asked_objectives, command_parser
 from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator.analysis.changes import Comparison
+    from orchestrator.analysis.objectives import Objective
 
 
 def add_compare_command(commands: Subparsers) -> None:
@@ -23,8 +24,7 @@ def add_compare_command(commands: Subparsers) -> None:
     )
     compare.add_argument("before", metavar="A", help="results/<study>, or a Parquet file")
     compare.add_argument("after", metavar="B", help="the same, to compare with it")
-    compare.add_argument("--max", action="append", default=[], metavar="COLUMN[:TOLERANCE]", help="larger is better")
-    compare.add_argument("--min", action="append", default=[], metavar="COLUMN[:TOLERANCE]", help="smaller is better")
+    add_objectives(compare, "the objectives of both studies, where they agree")
     compare.add_argument("--over", default="seed", help="average over this first (default: seed; none: single rows)")
     compare.add_argument("--select-on", choices=("val_accuracy",), help="choose on it in place of accuracy")
     compare.add_argument(
@@ -39,11 +39,12 @@ def add_compare_command(commands: Subparsers) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     from orchestrator.analysis.changes import compare
-    from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, parse_objectives
+    from orchestrator.analysis.objectives import parse_objectives
 
     before, after = (_loaded(path, skip_damaged=options.skip_damaged) for path in (options.before, options.after))
     known = [str(name) for name in (*before.columns, *after.columns)]
-    objectives = parse_objectives(asked_objectives(options) or DEFAULT_OBJECTIVES, also=known)
+    asked = asked_objectives(options)
+    objectives = parse_objectives(asked, also=known) if asked else _studied(options.before, options.after)
     over = None if options.over == "none" else options.over
     found = compare(
         before, after, objectives, reference=_reference(options.reference), over=over, select_on=options.select_on
@@ -58,6 +59,22 @@ def _compare(options: argparse.Namespace) -> int:
 
         comparison_report(console(), found, objectives, options.before, options.after)
     return 0
+
+
+def _studied(before: str, after: str) -> "tuple[Objective, ...]":
+    """The objectives that both studies have, else the default ones."""
+    from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, parse_objectives
+    from orchestrator.report.source import studied_objectives
+
+    (ours, unread), (theirs, unread_too) = studied_objectives(before), studied_objectives(after)
+    for why in filter(None, dict.fromkeys((unread, unread_too))):
+        sys.stderr.write(f"warning: {why}\n")
+    if set(ours) == set(theirs):
+        return ours
+    usual = parse_objectives(DEFAULT_OBJECTIVES)
+    columns = ", ".join(one.column for one in usual)
+    sys.stderr.write(f"{before} and {after} have different objectives; compared by {columns} (else: --max, --min)\n")
+    return usual
 
 
 def _loaded(path: str, *, skip_damaged: bool) -> "pd.DataFrame":

@@ -22,6 +22,8 @@ BEGUN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SPITE = "<script>window.spite = 1</script><img src=x onerror='window.spite = 2'>"
 FORMULA = "=cmd|' /C calc'!A0"
 
+TOLD_OF_BOUND = "The study asks for val_accuracy >= 0.2; this front is taken over all trials."
+
 STUDY = """\
 # What does {spite} cost?
 study: made_up
@@ -113,6 +115,13 @@ def write(folder: Path, trials: list[dict[str, Any]], *, beside: bool = True) ->
         _write(folder / "_stages.parquet", found, tables.stages_schema())
         _write(folder / "_history.parquet", epochs(found), tables.history_schema())
         (folder / "_study.yaml").write_text(STUDY.format(spite=SPITE))
+    return folder
+
+
+def bounded(folder: Path) -> Path:
+    """The same study, now a search with the bound of `TOLD_OF_BOUND`."""
+    with (folder / "_study.yaml").open("a") as file:
+        file.write("search: {name: tpe, trials: 4, where: 'val_accuracy >= 0.2'}\n")
     return folder
 
 

@@ -485,6 +485,15 @@ def test_hypervolume_needs_a_finite_reference(reference: dict[str, float]) -> No
         pareto.hypervolume(trials({}), reference, SIZE)
 
 
+def test_a_reference_without_names_and_an_objective_named_twice_are_refused() -> None:
+    given: Any = [0, 0]
+    with pytest.raises(TableError, match=r"reference \[0, 0\] names no objectives; write {'accuracy': 0, 'compress"):
+        pareto.hypervolume(trials({}), given, SIZE)
+    for twice in (["accuracy", "compression", "accuracy"], [Objective("accuracy", "max"), "accuracy"]):
+        with pytest.raises(TableError, match="accuracy named more than once"):
+            pareto.front(trials({}), twice)
+
+
 @pytest.mark.parametrize("reader", ["load", "pandas", "pandas-arrow"])
 def test_one_line_from_the_file_to_the_front(tmp_path: Path, reader: str) -> None:
     schema = tables.schema({"compress.pfr": pa.float64()})

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import report_tables as made
 from conftest import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -192,6 +193,51 @@ def test_a_damaged_part_is_skipped_on_request_and_named(tables: Path, capsys: py
     assert "parts/b.parquet: not a readable Parquet file" in refused(capsys, *words)
     assert main([*words, "--skip-damaged"]) == 0
     assert "warning: left out: parts/b.parquet" in capsys.readouterr().err
+
+
+OWN, OTHER = "{accuracy: max, packed_bytes: min}", "{compression: {max: 1%}, accuracy: max}"
+
+
+def studied(folder: Path, objectives: str) -> str:
+    """A study's results; the objectives stand in its file."""
+    usual = "{accuracy: max, compression: max, wall_time_s: {min: 5%}}"
+    text = made.STUDY.format(spite="it")
+    assert usual in text
+    (made.write(folder, made.rows()) / "_study.yaml").write_text(text.replace(usual, objectives))
+    return str(folder)
+
+
+def test_a_folders_front_is_that_of_its_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = studied(tmp_path / "one", OWN)
+    assert main(["pareto", folder]) == 0
+    assert "accuracy max, packed_bytes min" in capsys.readouterr().out
+    assert main(["pareto", folder, "--max", "compression"]) == 0
+    assert "2 points, compression max\n" in capsys.readouterr().out
+    bare = (tmp_path / "one" / "trials.parquet").rename(tmp_path / "one" / "bare.parquet")
+    assert main(["pareto", str(bare)]) == 0
+    assert "accuracy max, compression max, wall_time_s min within 5 %" in capsys.readouterr().out
+    bare.rename(tmp_path / "one" / "trials.parquet")
+    (tmp_path / "one" / "_study.yaml").write_text("study: [")
+    assert main(["pareto", folder]) == 0
+    shown = capsys.readouterr()
+    assert "wall_time_s min within 5 %" in shown.out
+    assert shown.err.startswith("warning: _study.yaml cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("second", "reference"),
+    [(OWN, ["accuracy", "packed_bytes"]), (OTHER, ["accuracy", "compression", "wall_time_s"])],
+)
+def test_two_runs_of_a_study_are_compared_by_its_objectives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], second: str, reference: list[str]
+) -> None:
+    one, two = studied(tmp_path / "one", OWN), studied(tmp_path / "two", second)
+    assert main(["compare", one, two, "--json"]) == 0
+    told = capsys.readouterr()
+    assert list(json.loads(told.out)["reference"]) == reference
+    differ = f"{one} and {two} have different objectives; compared by accuracy, compression, wall_time_s"
+    assert told.err.count("\n") == (second == OTHER)
+    assert (differ in told.err) == (second == OTHER)
 
 
 # The document

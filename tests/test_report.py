@@ -162,6 +162,20 @@ def test_a_table_alone_gives_a_report_that_says_what_is_missing(name: str) -> No
     assert found["rows"]["n"] == len(df)
 
 
+def test_bounds_of_the_study_are_told_and_so_are_objectives_without_a_value(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(study)["remarks"] == []
+    assert main(["report", str(made.bounded(study)), "--max", "accuracy", "--min", "latency_ms"]) == 0
+    said = capsys.readouterr().out
+    assert "\nlatency_ms has no value in any trial\n" in said
+    assert f"\n{made.TOLD_OF_BOUND}\n" in said
+    alone = made.write(tmp_path / "alone", [row | {"accuracy": None} for row in made.rows()], beside=False)
+    found = told(alone)
+    assert "accuracy" not in [one["name"] for one in found["objectives"]]
+    assert found["remarks"] == ["accuracy has no value in any trial and is left out"]
+
+
 def test_several_studies_in_a_folder_are_told_apart(tmp_path: Path) -> None:
     for name in ("first", "second"):
         made.write(tmp_path, [row | {"study": name, "trial_id": name + row["trial_id"]} for row in made.rows()])

@@ -96,7 +96,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [
         row | {"study": f"{made.FORMULA}{made.SPITE}", "hosts": f"{made.FORMULA},{made.SPITE}"} for row in made.rows()
     ]
-    return made.write(tmp_path_factory.mktemp("page") / "results" / "made_up", rows)
+    return made.bounded(made.write(tmp_path_factory.mktemp("page") / "results" / "made_up", rows))
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,7 @@ def test_every_chart_is_drawn_and_names_of_a_study_are_text(browser: Browser) ->
     assert browser.one("#question").text == f"What does {made.SPITE} cost?"
     assert made.SPITE in browser.one("#study pre").text
     assert made.FORMULA in browser.one("#failures table").text
+    assert made.TOLD_OF_BOUND in [one.text for one in browser.all("#front p.note")]
     assert not browser.all("main img, main script, header img")
     drawn = len(browser.all("[data-drawn]"))
     boxes = browser.all(".chart")

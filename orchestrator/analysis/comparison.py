@@ -1,5 +1,6 @@
 """Which rows of a table of trials take part in a comparison, and their objectives as numbers."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -148,7 +149,11 @@ def _listed(given: Iterable[object], known: Sequence[str]) -> tuple[Objective, .
     if not listed or not all(isinstance(one, Objective | str) for one in listed):
         msg = f"objectives: {given!r} must be a mapping as {{'accuracy': 'max'}}, names of columns, or Objectives"
         raise TableError(msg)
-    return tuple(one if isinstance(one, Objective) else objective_of(str(one), also=known) for one in listed)
+    wanted = tuple(one if isinstance(one, Objective) else objective_of(str(one), also=known) for one in listed)
+    twice = [name for name, times in Counter(names(wanted)).items() if times > 1]
+    if twice:
+        raise TableError(f"objectives: {', '.join(twice)} named more than once; name each column once")
+    return wanted
 
 
 def _with_selection(wanted: tuple[Objective, ...], select_on: str, known: Sequence[str]) -> tuple[Objective, ...]:

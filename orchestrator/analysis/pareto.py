@@ -176,9 +176,12 @@ def reference_of(given: Mapping[str, float], wanted: Sequence[Objective]) -> Flo
     """The reference point of a volume, shape (objectives,).
 
     Raises:
-        TableError: an objective is absent, or a value is no finite number.
+        TableError: no mapping, an objective is absent, or a value is no finite number.
 
     """
+    if not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        example = ", ".join(f"{name!r}: 0" for name in names(wanted))
+        raise TableError(f"hypervolume: reference {given!r} names no objectives; write {{{example}}}")
     point = np.array([float(given.get(objective.column, np.nan)) for objective in wanted])
     if not np.isfinite(point).all():
         msg = f"hypervolume: reference {dict(given)} must hold a finite number for {', '.join(names(wanted))}"

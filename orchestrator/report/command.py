@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from orchestrator.arguments import Subparsers, asked_objectives, command_parser
+from orchestrator.arguments import Subparsers, add_objectives, asked_objectives, command_parser
 from orchestrator.errors import RunError, StoreError
 
 PLACE = Path("_report") / "report.html"
@@ -22,11 +22,7 @@ def add_report_commands(commands: Subparsers) -> None:
 
 def _add_table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", help="results/<study>, or a Parquet file")
-    for direction, better in (("max", "larger"), ("min", "smaller")):
-        parser.add_argument(
-            f"--{direction}", action="append", default=[], metavar="COLUMN[:TOLERANCE]",
-            help=f"{better} is better (default: the objectives of the study)",
-        )  # fmt: skip
+    add_objectives(parser)
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.analysis.objectives import Objective
+from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective
+from orchestrator.analysis.rows import equals
 from orchestrator.report import effects, learning, provenance, rows, seconds, settings
 from orchestrator.report.source import Source, objectives_of
 
@@ -33,6 +34,7 @@ def payload(source: Source, asked: Mapping[str, object]) -> dict[str, Any]:
         "study": _study(source),
         "counts": provenance.counts(source.trials),
         "objectives": [_objective(one) for one in objectives],
+        "remarks": remarks(source, objectives),
         "left_out": {LEFT_OUT.get(why, why): count for why, count in found.left_out.items() if count},
         "axes": list(found.axes),
         "measured": list(found.measured),
@@ -80,6 +82,22 @@ def _objective(one: Objective) -> dict[str, Any]:
     return {"name": one.column, "direction": one.direction, "within": amount if one.tolerance else ""}
 
 
+def remarks(source: Source, objectives: Sequence[Objective]) -> list[str]:
+    """What a reader of the front must know: objectives without a value, and bounds of the study that it ignores."""
+    taken = [one.column for one in objectives]
+    usual = DEFAULT_OBJECTIVES if source.spec is None else ()
+    complete = source.trials.loc[equals(source.trials, "status", "complete")]
+    found = [
+        f"{name} has no value in any trial{'' if name in taken else ' and is left out'}"
+        for name in dict.fromkeys([*taken, *usual])
+        if len(complete) and (name not in complete.columns or complete[name].isna().all())
+    ]
+    if source.spec is not None and (where := source.spec.search.where):
+        bounds = " and ".join(map(str, where))
+        found.append(f"The study asks for {bounds}; this front is taken over all trials.")
+    return found
+
+
 def said(found: Mapping[str, Any]) -> Sequence[str]:
     """What a terminal is told of a payload."""
     counts, points = found["counts"], found["points"]
@@ -90,4 +108,4 @@ def said(found: Mapping[str, Any]) -> Sequence[str]:
         lines.append(f"front: {front:,} of {points['of']:,} settings, means over the seeds")
     else:
         lines.append("no trial has all objectives yet, so there is no front")
-    return lines
+    return [*lines, *found["remarks"]]

@@ -123,6 +123,13 @@ def _study(folder: Path | None) -> tuple[str, StudySpec | None, str]:
         return text, None, f"{STUDY} cannot be read as a study of this version: {error}"
 
 
+def studied_objectives(path: str) -> tuple[tuple[Objective, ...], str]:
+    """The objectives of the study beside a table, else the default ones; and why the study there cannot be read."""
+    _, spec, unread = _study(folder_of(path))
+    wanted = spec.objectives if spec is not None else parse_objectives(DEFAULT_OBJECTIVES)
+    return wanted, unread if "cannot be read" in unread else ""
+
+
 def objectives_of(source: Source, asked: Mapping[str, object]) -> tuple[Objective, ...]:
     """The objectives asked for, else those of the study, else the default ones in which the trials differ.
 

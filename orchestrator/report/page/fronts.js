@@ -58,8 +58,9 @@ const dim = (error, marker) => error && { ...error, color: marker.color };
 
 function frontSection(section) {
   const members = points.front.filter(Boolean).length;
+  const remarks = data.remarks.map(text => make("p", { class: "note" }, text));
   if (!indices.some(i => data.objectives.every(one => points.mean[one.name][i] !== null))) {
-    section.append(make("p", { class: "why" }, "No trial has all objectives yet, so there is no front."));
+    section.append(make("p", { class: "why" }, "No trial has all objectives yet, so there is no front."), ...remarks);
     return;
   }
   const wishes = data.objectives.map(one => `${one.name} ${one.direction}${one.within ? ` within ${one.within}` : ""}`);
@@ -72,7 +73,8 @@ function frontSection(section) {
     (all < points.of ? ` ${all.toLocaleString("en")} of ${points.of.toLocaleString("en")} settings are drawn one by ` +
       "one, all others counted in the shaded raster (logarithmic)." : "") +
     (left ? ` Trials that could not be compared: ${left}.` : "") +
-    " Click a point for its trials; with the keyboard, arrow keys walk through a chart and Enter opens."));
+    " Click a point for its trials; with the keyboard, arrow keys walk through a chart and Enter opens."),
+    ...remarks);
   section.append(make("div", { class: "charts" }, ...data.pairs.map(([x, y]) =>
     chart(`${y} against ${x}`, () => projection(x, y)))));
   section.append(memberTable(indices.filter(isMember)));
