@@ -61,7 +61,8 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.growth": {"errors", "compaction", "ledger", "plan", "search", "analysis", "spec.model"},
     "orchestrator.warm": {"growth", "ledger", "plan", "search", "spec.model", "spec.yaml_nodes", "trainables.config"},
     "orchestrator.sampling": {
-        "growth", "ledger", "plan", "search", "warm", "spec.model", "spec.yaml_nodes", "trainables.config",
+        "growth", "ledger", "plan", "search", "warm", "spec.model", "spec.yaml_nodes", "analysis.dominance",
+        "trainables.config",
     },
     "orchestrator.plan": {
         "errors", "spec", "search", "trainables.config", "trainables.keys", "trainables.model_names",
