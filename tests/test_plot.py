@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from orchestrator.analysis.busy import busy_seconds
 from orchestrator.analysis.load import load
 from orchestrator.analysis.objectives import Objective, objective_of
+from orchestrator.analysis.picture_bins import bin_edges, places
 from orchestrator.analysis.picture_front import front_picture, staircase
 from orchestrator.analysis.picture_front_parts import FrontRequest
 from orchestrator.analysis.picture_heatmap import heatmap_picture
@@ -233,6 +234,83 @@ def test_an_absent_pair_stays_empty_and_the_counts_are_told(pfr: pd.DataFrame) -
     assert figure.axes[0].get_title(loc="left") == "busy time (s), means of 3 to 6 trials"
 
 
+def sampled(values: Sequence[float]) -> pd.DataFrame:
+    n = len(values)
+    return pd.DataFrame({
+        "study": "s", "trial_id": [f"{i:03}" for i in range(n)], "role": "cell", "status": "complete", "seed": 0,
+        "compress.lr": values, "compress.pfr": [0.1, 0.4] * (n // 2), "accuracy": np.linspace(0.1, 0.9, n),
+    })  # fmt: skip
+
+
+def touching(figure: Any) -> list[tuple[str, str]]:
+    """Labels of columns, or of rows, that overlap."""
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    pairs = [pair for ticks in (axes.get_xticklabels(), axes.get_yticklabels()) for pair in itertools.pairwise(ticks)]
+    boxes = [(a.get_text(), a.get_window_extent(), b.get_text(), b.get_window_extent()) for a, b in pairs]
+    return [(a, b) for a, one, b, other in boxes if one.overlaps(other)]
+
+
+@pytest.mark.parametrize(("n", "width"), [(8, 85.0), (28, 85.0), (28, 180.0), (8, 180.0)])
+def test_labels_of_a_sampled_axis_do_not_touch(n: int, width: float) -> None:
+    df = sampled((10 ** np.random.default_rng(0).uniform(-5, -1, n)).tolist())
+    figure: Any = heatmap_picture(df, x="compress.lr", y="compress.pfr", width_mm=width)
+    assert touching(figure) == []
+    assert cut_off(figure) == []
+    turned: Any = heatmap_picture(df, x="compress.pfr", y="compress.lr", width_mm=width)
+    assert touching(turned) == []
+    assert cut_off(turned) == []
+    figure.axes[0].set_xticks(range(8), ["0.006055123"] * 8, rotation=0, fontsize=20)
+    assert touching(figure)
+
+
+def test_bins_cover_all_rows_and_their_means_are_right() -> None:
+    df = sampled(np.geomspace(0.003, 0.3, 28).tolist())
+    figure: Any = heatmap_picture(df, x="compress.lr", y="compress.pfr")
+    axes = figure.axes[0]
+    assert axes.get_title(loc="left").replace("\n", " ") == "test accuracy (%), means of 1 to 2 trials; lr binned"
+    ranges = [tuple(map(float, tick.get_text().split("\N{EN DASH}"))) for tick in axes.get_xticklabels()]
+    assert len(ranges) == 8
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(ranges))
+    counted = 0
+    for text in axes.texts:
+        column, row = map(int, text.get_position())
+        low, high = ranges[column]
+        last = df["compress.lr"].eq(high) & (column == len(ranges) - 1)
+        inside = (df["compress.lr"].ge(low) & df["compress.lr"].lt(high) | last) & df["compress.pfr"].eq(
+            [0.1, 0.4][row]
+        )
+        counted += inside.sum()
+        assert text.get_text() == f"{100 * df.loc[inside, 'accuracy'].mean():.1f}"
+    assert counted == len(df)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.floats(-1e6, 1e6).map(lambda value: float(f"{value:.6g}")), min_size=2, max_size=30, unique=True))
+def test_edges_of_bins_enclose_every_value(values: list[float]) -> None:
+    low, high = min(values), max(values)
+    edges = bin_edges(low, high)
+    assert 2 <= len(edges) <= 9
+    assert (np.diff(edges) > 0).all()
+    assert edges[0] <= low
+    assert high <= edges[-1]
+    if low > 0 and high > 20 * low:
+        steps = np.diff(np.log(edges))
+        assert steps == pytest.approx(np.full(8, np.log(high / low) / 8), abs=0.25)
+    else:
+        assert np.diff(edges) == pytest.approx(np.full(len(edges) - 1, edges[1] - edges[0]), rel=1e-4)
+
+
+def test_only_too_many_numbers_are_binned() -> None:
+    assert places(pd.Series([0.3, None, 0.1, 0.3]), 2).codes.tolist() == [1, -1, 0, 1]
+    assert places(pd.Series([*"abc"]), 2).labels == ["a", "b", "c"]
+    assert places(pd.Series([0.123456, 0.123457, 2.0]), 3).labels == ["0.123456", "0.123457", "2"]
+    assert places(pd.Series([0.123456, 1234.5, 1000.0]), 3).labels == ["0.123", "1000", "1234.5"]
+    binned = places(pd.Series([0.0, 0.1, 0.30000000000000004, 0.8, None]), 3)
+    assert binned.labels == [f"{i / 10:g}\N{EN DASH}{(i + 1) / 10:g}" for i in range(8)]
+    assert binned.codes.tolist() == [0, 1, 3, 7, -1]
+
+
 # Where the time went
 
 
@@ -283,6 +361,9 @@ def test_bars_are_the_seconds_and_words_stand_inside() -> None:
     assert widths == [40, 6, 3, 49, 10, 6, 3, 19]
     first = words(figure)[0].get_text().strip()
     assert first == "10.0 s, unshared 40.0 s (4.0\N{MULTIPLICATION SIGN})"
+    assert figure.axes[0].get_xlim() == (0, 49)
+    bars = [bar.get_window_extent() for bar in figure.axes[0].patches]
+    assert not any(text.get_window_extent().overlaps(bar) for text in words(figure) for bar in bars)
     assert cut_off(figure) == []
 
 
@@ -328,6 +409,19 @@ def test_histories_go_on_counting_through_compression() -> None:
     assert [text.get_text() for text in words(figure)] == ["compression", "0", "0.1", "0.2"]
     assert overlapping(figure) == []
     assert cut_off(figure) == []
+
+
+def test_epochs_are_whole_and_a_share_stays_between_nothing_and_all() -> None:
+    df, history = trained(seeds=3)
+    history["val_accuracy"] = np.where(history["key"].str.endswith("0"), 1.0, 0.0)
+    objectives = [objective_of("accuracy"), objective_of("compression")]
+    axes: Any = history_picture(df, history, objectives=objectives).axes[0]
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+    heights = np.concatenate([band.get_paths()[0].vertices[:, 1] for band in axes.collections])
+    assert (heights.min(), heights.max()) == (0, 100)
+    one: Any = history_picture(df.assign(**{"stage_keys.compress": None}), history.query("epoch == 1"),
+                               objectives=objectives)  # fmt: skip
+    assert one.axes[0].get_xlim() == (0.5, 1.5)
 
 
 def test_of_many_settings_those_on_the_front_are_named() -> None:
@@ -422,6 +516,7 @@ def command_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--kind", "front", "--colour", "latency"], "no column 'latency'; did you mean 'latency_"),
         (["--kind", "front", "--mark", "compress.pfr"], "7 marks cannot be told apart, at most 6"),
         (["--kind", "heatmap", "--x", "compress.prf"], "no column 'compress.prf'; did you mean 'compress.pfr'?"),
+        (["--kind", "heatmap", "--value", "compress.pfr"], "compress.pfr is a setting, which a heat map takes as x or"),
         (["--kind", "heatmap", "--value", "labels"], "plot: no complete cell has a labels yet; there is nothing"),
         (["--kind", "heatmap", "--mark", "seed"], "plot: --mark belongs to --kind front; leave it out of heatmap"),
         (["--kind", "time", "--x", "seed"], "plot: --x belongs to --kind front, curves, heatmap; leave it out of time"),

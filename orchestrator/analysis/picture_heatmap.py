@@ -1,5 +1,7 @@
 """Two axes of a study against each other: the mean of a column over all else, as colour and as a number."""
 
+import itertools
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,25 +9,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from orchestrator.analysis.picture_bins import places
 from orchestrator.analysis.picture_style import (
     COLOUR_MAP,
     COLUMN_MM,
     INK,
     LABEL_PT,
+    NOTE_PT,
     TICK_PT,
     Scale,
     check_file,
+    letters_across,
     name_axes,
     new_figure,
     save,
     scale_of,
     settled_style,
-    value_text,
     words_of,
 )
-from orchestrator.analysis.rows import Floats, commonest_place, equals, hashable, need, numbers
+from orchestrator.analysis.rows import Floats, commonest_place, equals, need, numbers
 from orchestrator.analysis.settings import in_order, varied_leaves
-from orchestrator.analysis.tables import COLUMNS, timed_by
+from orchestrator.analysis.tables import COLUMNS, is_config_column, timed_by
 from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
@@ -37,6 +41,13 @@ _CELL_MM = 5.5
 _SIDES_MM, _ENDS_MM = 30.0, 16.0
 """What axis labels and the bar of colours take of a figure's width and height."""
 
+_MOST_ROWS = 12
+_LINE_MM = 3.5
+"""Height of a further line above the cells."""
+
+_GAP_PX = 3.0
+"""Between the labels of neighbouring columns."""
+
 _SMALLEST_PT = 4.5
 _DIGIT_SHARE = 0.62
 """Width of a digit as a share of the font's size (DejaVu Sans)."""
@@ -47,12 +58,13 @@ _DARK_BELOW = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Means and counts, shape (values of y, values of x)."""
+    """Means and counts, shape (places of y, places of x); what is written at the places; the leaves in bins."""
 
     means: Floats
     counts: Floats
-    xs: list[object]
-    ys: list[object]
+    xs: list[str]
+    ys: list[str]
+    binned: list[str]
 
 
 def heatmap_picture(
@@ -67,7 +79,8 @@ def heatmap_picture(
     """The mean of `value` over the complete cells of the grid that agree in two leaves, whatever else differs.
 
     The best mean is framed where the column has a better direction. A pair of values without a complete cell is empty.
-    Times count only where they were taken where most of them were.
+    A leaf with more numbers than fit, as a sampled one has, is put into at most eight bins. Times count only where they
+    were taken where most of them were.
 
     Args:
         df: trials, as `load` gives them.
@@ -78,18 +91,20 @@ def heatmap_picture(
         width_mm: of the picture.
 
     Raises:
-        TableError: an absent column, fewer than two leaves that vary, nothing to draw, or more values than fit.
+        TableError: an absent column, a leaf as `value`, fewer than two leaves that vary, nothing to draw, or more
+            values than fit.
         OrchestratorError: matplotlib is not installed, or the file cannot be written.
 
     """
     check_file(path)
     rows = _complete(in_order(df), value)
     x, y = _leaves(rows, x, y)
-    grid = _grid(rows, x, y, value)
+    grid = _grid(rows, x, y, value, max(1, int((width_mm - _SIDES_MM) / _CELL_MM)))
     scale = scale_of(value, grid.means.ravel())
+    title = textwrap.wrap(f"{scale.label}, {_caption(grid)}", int(letters_across(width_mm) * NOTE_PT / LABEL_PT))
     with settled_style():
-        figure = new_figure(width_mm, _height(grid, width_mm))
-        _draw(figure, grid, scale, (x, y), value)
+        figure = new_figure(width_mm, _height(grid, width_mm) + _LINE_MM * (len(title) - 1))
+        _draw(figure, grid, scale, (x, y), title, value)
     if path is not None:
         save(figure, Path(path))
     return figure
@@ -97,6 +112,10 @@ def heatmap_picture(
 
 def _complete(df: pd.DataFrame, value: str) -> pd.DataFrame:
     need(df, ["role", "status", value])
+    if is_config_column(value):
+        known = [name for name, column in COLUMNS.items() if column.direction and name in df and df[name].notna().any()]
+        msg = f"plot: {value} is a setting, which a heat map takes as x or y; value columns are {', '.join(known)}"
+        raise TableError(msg)
     keep = equals(df, "role", "cell") & equals(df, "status", "complete") & ~np.isnan(numbers(df, value))
     clock = timed_by(value)
     if clock == timed_by("wall_time_s"):
@@ -121,23 +140,20 @@ def _leaves(rows: pd.DataFrame, x: str | None, y: str | None) -> tuple[str, str]
     return found
 
 
-def _grid(rows: pd.DataFrame, x: str, y: str, value: str) -> _Grid:
-    table = pd.DataFrame({"x": hashable(rows[x]), "y": hashable(rows[y]), "value": numbers(rows, value)})
-    xs, ys = (sorted(table[name].dropna().unique().tolist(), key=_order) for name in ("x", "y"))
-    if not xs or not ys:
-        msg = f"plot: no complete cell has a value of {x if not xs else y}, so there is no grid to draw"
+def _grid(rows: pd.DataFrame, x: str, y: str, value: str, most: int) -> _Grid:
+    along, up = places(rows[x], most), places(rows[y], _MOST_ROWS)
+    if not along.labels or not up.labels:
+        msg = f"plot: no complete cell has a value of {y if along.labels else x}, so there is no grid to draw"
         raise TableError(msg)
+    table = pd.DataFrame({"x": along.codes, "y": up.codes, "value": numbers(rows, value)})
     groups = table.groupby(["y", "x"])["value"]
-    shape = pd.MultiIndex.from_product([ys, xs], names=["y", "x"])
+    size = len(up.labels), len(along.labels)
+    shape = pd.MultiIndex.from_product([range(size[0]), range(size[1])], names=["y", "x"])
     means, counts = (
-        np.asarray(found.reindex(shape), dtype=np.float64).reshape(len(ys), len(xs))
-        for found in (groups.mean(), groups.count())
+        np.asarray(found.reindex(shape), dtype=np.float64).reshape(size) for found in (groups.mean(), groups.count())
     )
-    return _Grid(means, counts, xs, ys)
-
-
-def _order(value: object) -> tuple[int, float, str]:
-    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+    binned = [name for name, axis in ((x, along), (y, up)) if axis.binned]
+    return _Grid(means, counts, along.labels, up.labels, binned)
 
 
 def _height(grid: _Grid, width_mm: float) -> float:
@@ -145,18 +161,20 @@ def _height(grid: _Grid, width_mm: float) -> float:
     return _ENDS_MM + len(grid.ys) * min(max(0.6 * side, _CELL_MM), 14.0)
 
 
-def _draw(figure: "Figure", grid: _Grid, scale: Scale, leaves: tuple[str, str], value: str) -> None:
+def _draw(figure: "Figure", grid: _Grid, scale: Scale, leaves: tuple[str, str], title: list[str], value: str) -> None:
     axes = figure.add_subplot()
     image = axes.imshow(scale(grid.means), cmap=COLOUR_MAP, aspect="auto", origin="lower")
-    axes.set_xticks(range(len(grid.xs)), [value_text(one) for one in grid.xs])
-    axes.set_yticks(range(len(grid.ys)), [value_text(one) for one in grid.ys])
+    axes.set_xticks(range(len(grid.xs)), grid.xs)
+    axes.set_yticks(range(len(grid.ys)), grid.ys)
     axes.tick_params(labelsize=TICK_PT, colors=INK, length=0)
     axes.spines[:].set_visible(False)
     name_axes(axes, *map(words_of, leaves))
-    axes.set_title(f"{scale.label}, {_caption(grid)}", fontsize=LABEL_PT, color=INK, loc="left", pad=4)
+    axes.set_title("\n".join(title), fontsize=LABEL_PT, color=INK, loc="left", pad=4)
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=20)
     bar.ax.tick_params(labelsize=TICK_PT, colors=INK, length=2, width=0.5)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    _turn_labels(figure, axes)
+    _make_room(figure, axes)
     _write_values(axes, image, scale(grid.means), _decimals(scale(grid.means), 1 if scale.unit == "%" else 0))
     _frame_best(axes, grid.means, value)
 
@@ -164,9 +182,29 @@ def _draw(figure: "Figure", grid: _Grid, scale: Scale, leaves: tuple[str, str], 
 def _caption(grid: _Grid) -> str:
     counts = grid.counts[grid.counts > 0]
     fewest, most = int(counts.min()), int(counts.max())
-    if most == 1:
-        return "single trials"
-    return f"means of {most} trials" if fewest == most else f"means of {fewest} to {most} trials"
+    told = f"means of {most} trials" if fewest == most else f"means of {fewest} to {most} trials"
+    binned = f"; {' and '.join(map(words_of, grid.binned))} binned" if grid.binned else ""
+    return ("single trials" if most == 1 else told) + binned
+
+
+def _turn_labels(figure: "Figure", axes: "Axes") -> None:
+    """Upright where labels of neighbouring columns would touch; the figure grows by their length."""
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    if all(left.x1 + _GAP_PX <= right.x0 for left, right in itertools.pairwise(boxes)):
+        return
+    axes.tick_params(axis="x", labelrotation=90)
+    longer = max(box.width - box.height for box in boxes)
+    figure.set_figheight(figure.get_figheight() + longer / figure.dpi)
+
+
+def _make_room(figure: "Figure", axes: "Axes") -> None:
+    """Let the figure grow where the name of the ordinate is longer than few rows are high."""
+    figure.draw_without_rendering()
+    box = axes.yaxis.label.get_window_extent()
+    beyond = max(-box.y0, box.y1 - figure.bbox.height)
+    if beyond > 0:
+        figure.set_figheight(figure.get_figheight() + 2 * beyond / figure.dpi + 0.04)
 
 
 def _write_values(axes: "Axes", image: "AxesImage", means: Floats, decimals: int) -> None:

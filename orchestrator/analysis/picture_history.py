@@ -151,12 +151,15 @@ def _draw(axes: "Axes", found: _Histories, scale: Scale, width_mm: float) -> Non
             continue
         place = found.told.index(int(number))  # pyright: ignore[reportArgumentType]
         colour, dash = COLOURS[place], DASHES[place % len(DASHES)]
-        axes.fill_between(at, mean - std, mean + std, color=colour, alpha=0.14, linewidth=0, zorder=2)
+        axes.fill_between(
+            at, scale.within(mean - std), scale.within(mean + std), color=colour, alpha=0.14, linewidth=0, zorder=2
+        )
         axes.plot(at, mean, color=colour, linestyle=dash, linewidth=1.1, zorder=3)
         ends.append((float(at[-1]), float(mean[-1]), found.words[int(number)], colour))  # pyright: ignore[reportArgumentType]
-    set_ticks(axes.xaxis, 0.0)
+    set_ticks(axes.xaxis, 0.0, whole=True)
     set_ticks(axes.yaxis, 0.0)
-    axes.set_xlim(float(found.lines["epoch"].min()), float(found.lines["epoch"].max()))
+    first, last = float(found.lines["epoch"].min()), float(found.lines["epoch"].max())
+    axes.set_xlim((first, last) if first < last else (first - 0.5, last + 0.5))
     caption(axes, _caption(found), width_mm)
     _mark_compression(axes, found)
     if found.leaves:

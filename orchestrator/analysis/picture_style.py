@@ -84,6 +84,11 @@ class Scale:
         """Values as they are drawn."""
         return np.asarray(values, dtype=np.float64) * self.factor
 
+    def within(self, values: Any) -> Floats:
+        """Drawn values, cut at 0 % and 100 % where they are shares, which nothing can exceed."""
+        array = np.asarray(values, dtype=np.float64)
+        return np.clip(array, 0.0, 100.0) if self.unit == "%" else array
+
     def text(self, value: float, digits: int = 3) -> str:
         """A value of the column as it stands beside a point, its unit with it."""
         unit = {"points": " points", "%": " %"}.get(self.unit, f" {self.unit}" if self.unit else "")
@@ -137,11 +142,11 @@ def words_of(column: str) -> str:
 
 
 def value_text(value: object) -> str:
-    """The value of a leaf in a few characters; a dash for null."""
+    """The value of a leaf in a few characters, a broken number in three digits; a dash for null."""
     if is_null(value):
         return "-"
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:g}"
+        return f"{value:g}" if value == round(value, 0) or abs(value) >= 1000 else f"{value:.3g}"
     return str(value).replace("_", " ")
 
 
@@ -205,11 +210,14 @@ def caption(axes: "Axes", text: str, width_mm: float) -> None:
     axes.set_title(textwrap.fill(text, letters_across(width_mm)), fontsize=NOTE_PT, color=GREY, loc="left", pad=3)
 
 
-def set_ticks(axis: "Axis", decades: float, most: int = 6) -> None:
-    """Round numbers, apart from each other; logarithmic where `decades`, the powers of ten in view, is not 0."""
+def set_ticks(axis: "Axis", decades: float, most: int = 6, *, whole: bool = False) -> None:
+    """Round numbers, apart from each other; logarithmic where `decades`, the powers of ten in view, is not 0.
+
+    On a linear axis `whole` leaves integers alone.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=whole))
     if decades:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # pyright: ignore[reportAttributeAccessIssue]
         axis.set_major_locator(LogLocator(subs=_subs(decades), numticks=12))

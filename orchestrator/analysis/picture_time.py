@@ -32,7 +32,9 @@ _DOING = {
     "select": "choosing images", "train": "training", "compress": "compressing", "evaluate": "evaluating",
     "latency": "timing latency", "all": "all",
 }  # fmt: skip
-_ROW_MM, _ENDS_MM = 7.0, 16.0
+_ROW_MM, _ENDS_MM = 8.5, 16.0
+_BAR = 0.4
+"""Height of a bar as a share of its row; words stand above it."""
 
 
 def time_picture(
@@ -85,19 +87,21 @@ def _draw(figure: "Figure", found: Mapping[str, Seconds]) -> None:
     scale = scale_of("busy_s", each)
     places = np.arange(len(kinds))[::-1]
     colours = [INK if kind == "all" else COLOURS[0] for kind in kinds]
-    axes.barh(places, scale(each), height=0.62, color=colours, alpha=0.25, linewidth=0)
-    axes.barh(places, scale(once), height=0.62, color=colours, linewidth=0)
+    axes.barh(places, scale(each), height=_BAR, color=colours, alpha=0.25, linewidth=0)
+    axes.barh(places, scale(once), height=_BAR, color=colours, linewidth=0)
     for place, kind in zip(places, kinds, strict=True):
-        end = float(scale(found[kind].each))
-        words = axes.text(end, place, f"  {_words(found[kind])}", va="center", fontsize=NOTE_PT, color=INK, gid="label")
+        words = axes.annotate(
+            _words(found[kind]), (0, place + _BAR / 2), xytext=(0, 1), textcoords="offset points", va="bottom",
+            fontsize=NOTE_PT, color=INK, gid="label",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
         words.set_in_layout(False)
     axes.set_yticks(places, [_DOING[kind] for kind in kinds])
     set_ticks(axes.xaxis, 0.0, 5)
     axes.set_xlabel(f"busy time ({scale.unit}); pale: every trial its own path", fontsize=TICK_PT, color=INK)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlim(0, float(scale(each.max())))
-    _make_room(figure)
+    axes.set(xlim=(0, float(scale(each.max()))), ylim=(-0.4, len(kinds) - 0.3))
 
 
 def _words(one: Seconds) -> str:
@@ -107,15 +111,3 @@ def _words(one: Seconds) -> str:
     if one.each <= one.once * 1.005:
         return took
     return f"{took}, unshared {scale.text(one.each)} ({figure_text(one.each / one.once, 2)}\N{MULTIPLICATION SIGN})"
-
-
-def _make_room(figure: "Figure") -> None:
-    """Widen the axis until the words at the bars' ends are inside."""
-    (axes,) = figure.axes
-    figure.draw_without_rendering()
-    inside = axes.get_window_extent().width
-    bars, scale = [text.get_position()[0] for text in axes.texts], inside / axes.get_xlim()[1]
-    widths = [text.get_window_extent().width for text in axes.texts]
-    # Words keep their width in pixels: the bars alone shrink.
-    shrunk = min((inside - width) / (bar * scale) for bar, width in zip(bars, widths, strict=True) if bar > 0)
-    axes.set_xlim(0, axes.get_xlim()[1] / max(min(shrunk, 1.0), 0.1))

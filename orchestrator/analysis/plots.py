@@ -22,6 +22,7 @@ from orchestrator.analysis.picture_style import (
     MM_PER_INCH,
     NOTE_PT,
     TICK_PT,
+    Scale,
     check_file,
     dress,
     new_figure,
@@ -69,7 +70,7 @@ class _Sheet:
     by: list[str]
     x: str
     band: str
-    scale: float
+    scale: Scale
     width_mm: float | None
     styles: dict[str, _Style] = field(default_factory=dict[str, _Style])
 
@@ -112,7 +113,7 @@ def plot(
         raise TableError(msg)
     names = list(table.columns[: list(table.columns).index("labels")])
     scale = scale_of(value, table["mean"].to_numpy())
-    sheet = _styled(_Sheet(table, names, x, band, scale.factor, width_mm))
+    sheet = _styled(_Sheet(table, names, x, band, scale, width_mm))
     with settled_style():
         figure = _drawn(sheet, scale.label)
     if path is not None:
@@ -240,7 +241,7 @@ def _draw_panel(axes: "Axes", rows: pd.DataFrame, sheet: _Sheet) -> Iterator[tup
     """Label, last height and handle of each line that was drawn."""
     for _, own in rows.groupby([_label(row, sheet.by) for _, row in rows.iterrows()], sort=False):
         name, strategy = _label(own.iloc[0], sheet.by), str(own[STRATEGY].iloc[0])
-        heights = own["mean"].to_numpy() * sheet.scale
+        heights = sheet.scale(own["mean"])
         if strategy == ALL_LABELS:
             yield name, heights[-1], axes.axhline(heights[-1], color=INK, linewidth=1, linestyle=(0, (5, 2)), zorder=1)
         elif strategy == RANDOM and _is_free(rows, sheet.x):
@@ -258,7 +259,7 @@ def _is_free(rows: pd.DataFrame, x: str) -> bool:
 
 def _draw_curve(axes: "Axes", own: pd.DataFrame, sheet: _Sheet, style: _Style) -> Any:
     own = own.loc[own[sheet.x].notna()].sort_values(sheet.x)
-    at, mean = own[sheet.x].to_numpy(dtype=np.float64), own["mean"].to_numpy() * sheet.scale
+    at, mean = own[sheet.x].to_numpy(dtype=np.float64), sheet.scale(own["mean"])
     low, high = _edges(own, sheet)
     axes.fill_between(at, low, high, color=style.colour, alpha=0.14, linewidth=0, zorder=style.order - 1)
     (line,) = axes.plot(
@@ -269,9 +270,10 @@ def _draw_curve(axes: "Axes", own: pd.DataFrame, sheet: _Sheet, style: _Style) -
 
 
 def _edges(own: pd.DataFrame, sheet: _Sheet) -> tuple[Any, Any]:
+    low, high = own["low"], own["high"]
     if sheet.band == "std":
-        return (own["mean"] - own["std"]) * sheet.scale, (own["mean"] + own["std"]) * sheet.scale
-    return own["low"] * sheet.scale, own["high"] * sheet.scale
+        low, high = own["mean"] - own["std"], own["mean"] + own["std"]
+    return sheet.scale.within(sheet.scale(low)), sheet.scale.within(sheet.scale(high))
 
 
 def _dress(panels: Sequence["Axes"], sheet: _Sheet) -> None:
@@ -288,7 +290,8 @@ def _dress(panels: Sequence["Axes"], sheet: _Sheet) -> None:
 def _heights(sheet: _Sheet) -> tuple[float, float]:
     spread = sheet.table["std"].fillna(0)
     low, high = (sheet.table["mean"] - spread).min(), (sheet.table["mean"] + spread).max()
-    return low * sheet.scale, high * sheet.scale
+    bottom, top = sheet.scale.within(sheet.scale([low, high]))
+    return float(bottom), float(top)
 
 
 def _decades(sheet: _Sheet) -> float:
