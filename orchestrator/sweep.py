@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from orchestrator.compaction import write_tables
 from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
-from orchestrator.growth import AdaptiveRepeats, Growth, Note
 from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, Replay, StageRecord, replay
 from orchestrator.locks import Holder, holder, study_lock
@@ -29,6 +28,9 @@ from orchestrator.timing import Child, timing_command
 from trainables.config import DataConfig
 from trainables.data import files
 from trainables.errors import DataError
+
+if TYPE_CHECKING:
+    from orchestrator.growth import Growth, Note
 
 RunnerName = Literal["tune", "serial"]
 FOLLOW_EVERY_S = 1.0
@@ -136,18 +138,22 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     return Summary(driver.plan, quiet.records, ran, len(todo.done), interrupted, wall_s, quiet.taken)
 
 
-def growth_of(planner: Planner, replayed: Replay, note: Note) -> Growth | None:
+def growth_of(planner: Planner, replayed: Replay, note: "Note") -> "Growth | None":
     """What adds trials to the plan of a study while it runs; None where all are known beforehand."""
     if planner.spec.search.sampled:
-        # Optuna takes a while to import.
+        # Optuna and pandas take a while to import.
         from orchestrator.sampling import SampledSearch
 
         events = replayed.events.get(planner.spec.search_name, ())
         return SampledSearch(planner, events, replayed.records, note)
-    return AdaptiveRepeats(planner) if planner.spec.search.repeats == "adaptive" else None
+    if planner.spec.search.repeats == "adaptive":
+        from orchestrator.growth import AdaptiveRepeats
+
+        return AdaptiveRepeats(planner)
+    return None
 
 
-def _grow_from_store(growth: Growth, records: Mapping[str, StageRecord], layout: Layout) -> None:
+def _grow_from_store(growth: "Growth", records: Mapping[str, StageRecord], layout: Layout) -> None:
     """Add trials until one has something to run: a search that is finished starts no runner."""
     while not growth.exhausted:
         pending = {stage.key for stage in missing(growth.plan, records, layout).stages}
@@ -155,7 +161,7 @@ def _grow_from_store(growth: Growth, records: Mapping[str, StageRecord], layout:
             return
 
 
-def _export(growth: Growth, spec: StudySpec, path: Path) -> None:
+def _export(growth: "Growth", spec: StudySpec, path: Path) -> None:
     from orchestrator.journal import export_journal
     from orchestrator.sampling import SampledSearch
 

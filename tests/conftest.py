@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -20,6 +21,11 @@ from trainables.config import DataConfig
 from trainables.data.load import Dataset, load, normalise
 from trainables.export.facts import Facts, Format
 from trainables.export.packed import unpack
+
+def pytest_configure() -> None:
+    """A shell that runs this in its background has Ctrl-C ignored, and every command that is started here with it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 TINY = """\
 # Does the whole path work?

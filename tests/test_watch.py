@@ -199,7 +199,7 @@ def test_of_several_that_run_the_last_is_followed(
 
 
 def test_a_sweep_is_followed_from_before_its_first_table_to_its_end(command: Command) -> None:
-    sweep = command.start("sweep", command.study(TINY), "--runner", "serial")
+    sweep = command.start("sweep", command.study(TINY.replace("epochs: 2", "epochs: 10")), "--runner", "serial")
     lock = Layout(command.folder / "results").lock("tiny")
     wait_for(lock.exists, sweep)
     watcher, leaver = command.start("watch", "results"), command.start("watch", "results")
