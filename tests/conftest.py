@@ -22,6 +22,7 @@ from trainables.data.load import Dataset, load, normalise
 from trainables.export.facts import Facts, Format
 from trainables.export.packed import unpack
 
+
 def pytest_configure() -> None:
     """A shell that runs this in its background has Ctrl-C ignored, and every command that is started here with it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
