@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.analysis.busy import busy_seconds
 from orchestrator.analysis.load import load
 from orchestrator.analysis.objectives import Objective, objective_of
-from orchestrator.analysis.picture_bins import bin_edges, places
+from orchestrator.analysis.picture_bins import SMALLEST, bin_edges, places
 from orchestrator.analysis.picture_front import front_picture, staircase
 from orchestrator.analysis.picture_front_parts import FrontRequest
 from orchestrator.analysis.picture_heatmap import heatmap_picture
@@ -286,6 +286,9 @@ def test_bins_cover_all_rows_and_their_means_are_right() -> None:
 
 
 @settings(max_examples=200)
+@example([0.0, 5e-324])
+@example([1.0, 5e-324])
+@example([-8.0, 5e-324])
 @given(st.lists(st.floats(-1e6, 1e6).map(lambda value: float(f"{value:.6g}")), min_size=2, max_size=30, unique=True))
 def test_edges_of_bins_enclose_every_value(values: list[float]) -> None:
     low, high = min(values), max(values)
@@ -294,7 +297,7 @@ def test_edges_of_bins_enclose_every_value(values: list[float]) -> None:
     assert (np.diff(edges) > 0).all()
     assert edges[0] <= low
     assert high <= edges[-1]
-    if low > 0 and high > 20 * low:
+    if low > SMALLEST and high > 20 * low:
         steps = np.diff(np.log(edges))
         assert steps == pytest.approx(np.full(8, np.log(high / low) / 8), abs=0.25)
     else:

@@ -17,6 +17,9 @@ MOST_BINS = 8
 LOGARITHMIC_SPAN = 20.0
 """From which ratio of the largest to the smallest value on bins are equal in log."""
 
+SMALLEST = 1e-100
+"""What is smaller is no number of a study, and has no digits left to be rounded."""
+
 _STEPS = (1, 2, 5, 10, 20)
 
 
@@ -47,9 +50,19 @@ def bin_edges(low: float, high: float) -> Floats:
     Equal in log, but for the rounding to two digits, where both are positive and more than a factor of 20 apart; else
     equal.
     """
-    if low > 0 and high > LOGARITHMIC_SPAN * low:
+    if low > SMALLEST and high > LOGARITHMIC_SPAN * low:
         inner = [float(f"{edge:.1e}") for edge in np.geomspace(low, high, MOST_BINS + 1)[1:-1]]
-        return np.array([_outwards(low, math.floor), *inner, _outwards(high, math.ceil)])
+        edges = np.array([_outwards(low, math.floor), *inner, _outwards(high, math.ceil)])
+    elif high - low > SMALLEST:
+        edges = _equal(low, high)
+    else:
+        return np.array([low, high])
+    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
+    return edges
+
+
+def _equal(low: float, high: float) -> Floats:
+    """Multiples of a round step."""
     power = 10.0 ** math.floor(math.log10((high - low) / MOST_BINS))
     steps = (power * step for step in _STEPS)
     step = next(step for step in steps if math.ceil(high / step) - math.floor(low / step) <= MOST_BINS)
