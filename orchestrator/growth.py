@@ -91,9 +91,10 @@ class AdaptiveRepeats:
     def grow(self, records: Records, pending: Set[str], room: int) -> bool:
         """Add a further seed where one is wanted; what all wait for is not cut into smaller steps by `room`."""
         del room
-        if self._settled:
+        # Asked again and again while trials run: their rows are not worth making before all are finished.
+        if self._settled or any(not pending.isdisjoint(trial.path) for same in self._trials for trial in same):
             return False
-        rows = [[self._rows.of(trial, records, pending) for trial in same] for same in self._trials]
+        rows = [[self._rows.of(trial, records) for trial in same] for same in self._trials]
         if any(row is None for same in rows for row in same):
             return False
         found = [[losses(row, self._objectives) for row in same if row is not None] for same in rows]

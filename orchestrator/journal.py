@@ -55,7 +55,7 @@ def export_journal(sampler: Sampler, spec: StudySpec, path: Path) -> None:
 
 def _write(sampler: Sampler, spec: StudySpec, path: Path) -> None:
     objectives = tuple(map(guiding, spec.objectives))
-    signs = [-1.0 if one.direction == "max" else 1.0 for one in objectives]
+    signs = [one.sign for one in objectives]
     directions = [StudyDirection.MAXIMIZE if sign < 0 else StudyDirection.MINIMIZE for sign in signs]
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(path))), study_name=spec.study, directions=directions

@@ -115,7 +115,7 @@ class RungKeeper:
         found: list[float] = []
         for one in self._rungs.on:
             value = epoch[one.column] if one.column in epoch else _leaf(climber.trial.config, one.column)
-            found.append(-value if one.direction == "max" else value)
+            found.append(one.sign * value)
         return tuple(found)
 
     def _beats(self, theirs: Values, own: Values) -> bool:
@@ -126,10 +126,9 @@ class RungKeeper:
         return within and any(a < b for a, b in zip(theirs, own, strict=True))
 
     def _told(self, theirs: Values, own: Values) -> str:
-        signs = [-1.0 if one.direction == "max" else 1.0 for one in self._rungs.on]
-        compared = zip(self._rungs.on, signs, theirs, own, strict=True)
-        parts = [f"{one.column} ({sign * a:.4g} against {sign * b:.4g})" for one, sign, a, b in compared if a < b]
-        equal = [one.column for one, a, b in zip(self._rungs.on, theirs, own, strict=True) if a == b]
+        compared = list(zip(self._rungs.on, theirs, own, strict=True))
+        parts = [f"{one.column} ({one.sign * a:.4g} against {one.sign * b:.4g})" for one, a, b in compared if a < b]
+        equal = [one.column for one, a, b in compared if a == b]
         return ", ".join(parts) + (f", and no worse in {', '.join(equal)}" if equal else "")
 
 

@@ -64,10 +64,7 @@ def _central(columns: Sequence[Floats]) -> int:
 
 def losses_of(values: Floats, wanted: Sequence[Objective]) -> Floats:
     """Values on the grids of their tolerances, all to be made small and finite, shape (rows, objectives)."""
-    columns = [
-        on_grid(values[:, i], one.tolerance, relative=one.relative) * (-1.0 if one.direction == "max" else 1.0)
-        for i, one in enumerate(wanted)
-    ]
+    columns = [on_grid(values[:, i], one.tolerance, relative=one.relative) * one.sign for i, one in enumerate(wanted)]
     return finite(np.stack(columns, axis=1))
 
 
@@ -80,7 +77,7 @@ def finite(losses: Floats) -> Floats:
 
 def signs(wanted: Sequence[Objective]) -> Floats:
     """-1 for what is to be made large, 1 for what is to be made small; shape (objectives,)."""
-    return np.array([-1.0 if one.direction == "max" else 1.0 for one in wanted])
+    return np.array([one.sign for one in wanted])
 
 
 def on_grid(values: Floats, tolerance: float, *, relative: bool) -> Floats:

@@ -24,6 +24,11 @@ class Objective:
     tolerance: float = 0.0
     relative: bool = False
 
+    @property
+    def sign(self) -> float:
+        """What makes a value a loss: -1 where large is better, else 1."""
+        return -1.0 if self.direction == "max" else 1.0
+
 
 def parse_objectives(mapping: Mapping[str, object], *, also: Iterable[str] = ()) -> tuple[Objective, ...]:
     """Objectives from `{"accuracy": "max", "macs": {"min": 1000}, "wall_time_s": {"min": "5%"}}`.

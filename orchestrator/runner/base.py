@@ -112,7 +112,6 @@ class Driver:
         outputs: Iterable[str] = (),
         growth: "Growth | None" = None,
     ) -> None:
-        self.plan = plan
         self.records = dict(records)
         self.draining = False
         self._layout = layout
@@ -127,6 +126,7 @@ class Driver:
         self._held_by: dict[str, int] = {}
         rungs = plan.spec.search.rungs
         self._rungs = RungKeeper(rungs) if rungs else None
+        self._know(plan)
 
     def begin(self, workers: int) -> None:
         """Lay out what is to run, for so many tasks at once."""
@@ -154,7 +154,6 @@ class Driver:
             return None
         self._observer.handed_out(task.stages)
         if self._rungs is not None:
-            self._rungs.know(self.plan)
             task = replace(task, rungs={stage.key: self._rungs.epochs(stage.key) for stage in task.stages})
         self._held_by |= dict.fromkeys((stage.key for stage in task.stages), id(task))
         return task
@@ -171,8 +170,14 @@ class Driver:
 
     def _grown(self, growth: "Growth") -> bool:
         added = growth.grow(self.records, self.schedule.open, self._workers)
-        self.plan = growth.plan if added else self.plan
+        if added:
+            self._know(growth.plan)
         return added
+
+    def _know(self, plan: Plan) -> None:
+        self.plan = plan
+        if self._rungs is not None:
+            self._rungs.know(plan)
 
     def commit(self, records: Sequence[StageRecord]) -> None:
         """Make finished stages durable; only then they count as done.

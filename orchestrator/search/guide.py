@@ -43,5 +43,5 @@ def losses(row: Mapping[str, Any], objectives: Sequence[Objective]) -> list[floa
         value = row.get(one.column)
         if not isinstance(value, int | float) or not math.isfinite(value):
             return None
-        found.append(-float(value) if one.direction == "max" else float(value))
+        found.append(one.sign * float(value))
     return found
