@@ -1,11 +1,16 @@
 """Stage outputs by key: written under a temporary name, hashed, then published."""
 
 import hashlib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.durable import publish
+from orchestrator.durable import Stored, publish, stored_files
 from orchestrator.errors import StoreError
+
+KEY = re.compile(r"[0-9a-z]+")
+"""What a stage's key looks like: no name of another kind is listed, dropped or written as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +50,37 @@ class ArtifactStore:
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             return None
         return data
+
+    def keys(self) -> Iterator[Stored]:
+        """What lies here, in no order; files that are still being written have no key and are left out.
+
+        Raises:
+            StoreError: the folder cannot be read.
+
+        """
+        return stored_keys(self.root)
+
+    def drop(self, key: str) -> None:
+        """Remove the output of a stage; nothing where there is none.
+
+        Raises:
+            StoreError: it cannot be removed.
+
+        """
+        try:
+            self.path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.path(key)}: cannot be removed: {error.strerror}") from error
+
+
+def stored_keys(root: Path) -> Iterator[Stored]:
+    """The files of a store of stages.
+
+    Raises:
+        StoreError: the folder cannot be read.
+
+    """
+    try:
+        yield from (one for one in stored_files(root) if KEY.fullmatch(one.key))
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be read: {error.strerror}") from error

@@ -1,14 +1,14 @@
 """Checkpoints of stages that are under way or were stopped, by key, beside their outputs."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.artifacts import ArtifactStore
-from orchestrator.durable import publish
+from orchestrator.artifacts import ArtifactStore, stored_keys
+from orchestrator.durable import Stored, publish
 
 if TYPE_CHECKING:
     from trainables.stages import Progress
@@ -43,6 +43,15 @@ class CheckpointStore:
             return self.path(key).read_bytes()
         except OSError:
             return None
+
+    def keys(self) -> Iterator[Stored]:
+        """The checkpoints that lie here, in no order.
+
+        Raises:
+            StoreError: the folder cannot be read.
+
+        """
+        return stored_keys(self.root)
 
     def drop(self, key: str) -> None:
         """Remove the checkpoint of a stage, and what a killed process left of one."""

@@ -1,9 +1,40 @@
 """Files that are whole or absent, and on disk when a call returns."""
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.data.whole import write_whole
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file of a store: its name there, its size, and when it was written, in seconds since 1970 (UTC)."""
+
+    key: str
+    bytes: int
+    modified_s: float
+
+
+def stored_files(folder: Path) -> Iterator[Stored]:
+    """The files in `folder`; none where it does not exist. One that is removed meanwhile is left out.
+
+    Raises:
+        OSError: the folder cannot be read.
+
+    """
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    if entry.is_file(follow_symlinks=False):
+                        facts = entry.stat()
+                        yield Stored(entry.name, facts.st_size, facts.st_mtime)
+                except FileNotFoundError:
+                    continue
+    except FileNotFoundError:
+        return
 
 
 def publish(path: Path, data: bytes) -> None:
