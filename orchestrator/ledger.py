@@ -5,18 +5,17 @@ one for each question and answer of a search that learns. A line is eight hex di
 on disk before the stage is reported done.
 """
 
-import json
 import os
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.durable import sync_folder
 from orchestrator.errors import StoreError
+from orchestrator.ledger_lines import Form, form_of, line, parsed
 
 LEDGER_VERSION = 1
 
@@ -104,7 +103,8 @@ class Stop:
 Event = Ask | Tell | Stop
 
 _EVENTS: Mapping[type[Event], str] = {Ask: "ask", Tell: "tell", Stop: "stop"}
-_FIELDS = frozenset(f.name for f in fields(StageRecord))
+_STAGE = form_of(StageRecord, "stage")
+_FORMS: Mapping[type[Event], Form] = {kind: form_of(kind, name) for kind, name in _EVENTS.items()}
 
 
 class LedgerWriter:
@@ -129,7 +129,7 @@ class LedgerWriter:
         self._write([{_EVENTS[type(event)]: asdict(event)} for event in events])
 
     def _write(self, contents: Iterable[Mapping[str, Any]]) -> None:
-        lines = b"".join(map(_line, contents))
+        lines = b"".join(map(line, contents))
         if not lines:
             return
         try:
@@ -149,7 +149,7 @@ class LedgerWriter:
             fresh = not self.path.exists()
             self._file = FileIO(self.path, "a")
             if fresh:
-                _append(self._file, _line({"ledger": LEDGER_VERSION}))
+                _append(self._file, line({"ledger": LEDGER_VERSION}))
                 sync_folder(self.path.parent)
         return self._file
 
@@ -205,18 +205,25 @@ def _contents(path: Path, warnings: list[str]) -> Iterator[StageRecord | Event]:
     except OSError as error:
         raise StoreError(f"{path}: cannot read the ledger: {error.strerror}") from error
     last = len(lines) - 1
-    for number, line in enumerate(lines):
-        content = _parsed(line)
+    for number, data in enumerate(lines):
+        content = parsed(data)
         if content is None:
-            if line and number != last:
+            if data and number != last:
                 warnings.append(f"{path}: line {number + 1} is damaged; its stage counts as not done")
             continue
         _refuse_foreign(content, path)
-        if "stage" in content:
-            yield _record(content["stage"], path)
-        for kind, name in _EVENTS.items():
-            if name in content:
-                yield kind(**content[name])
+        yield from _items(content, f"{path}: line {number + 1}")
+
+
+def _items(content: Mapping[str, Any], place: str) -> Iterator[StageRecord | Event]:
+    if "stage" in content:
+        yield StageRecord(**_STAGE.checked(content["stage"], place))
+    for kind, name in _EVENTS.items():
+        if name in content:
+            found = _FORMS[kind].checked(content[name], place)
+            if kind is Stop:
+                _STAGE.checked(found["record"], place)
+            yield kind(**found)
 
 
 def _refuse_foreign(content: dict[str, Any], path: Path) -> None:
@@ -226,26 +233,3 @@ def _refuse_foreign(content: dict[str, Any], path: Path) -> None:
             f"{path}: written with ledger version {version}, this is version {LEDGER_VERSION}. "
             "Use the version of the program that wrote it, or another --results folder."
         )
-
-
-def _record(stage: dict[str, Any], path: Path) -> StageRecord:
-    unknown = sorted(stage.keys() - _FIELDS)
-    if unknown:
-        raise StoreError(f"{path}: unknown fields {', '.join(unknown)}; a later version wrote this ledger")
-    try:
-        return StageRecord(**stage)
-    except TypeError as error:
-        raise StoreError(f"{path}: a stage record is incomplete: {error}") from error
-
-
-def _line(content: Mapping[str, Any]) -> bytes:
-    # default=str would hide a tensor in a metric; NaN is refused because JSON has none.
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    checksum, _, text = line.partition(b" ")
-    if len(checksum) != 8 or b"%08x" % zlib.crc32(text) != checksum:
-        return None
-    return json.loads(text)

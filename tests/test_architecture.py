@@ -69,7 +69,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "orchestrator.sources": {"errors", "trainables.errors", "trainables.sources"},
     "orchestrator.durable": {"trainables.data.whole"},
-    "orchestrator.ledger": {"errors", "durable"},
+    "orchestrator.ledger_lines": {"errors"},
+    "orchestrator.ledger": {"errors", "durable", "ledger_lines"},
     "orchestrator.artifacts": {"errors", "durable"},
     "orchestrator.checkpoints": {"artifacts", "durable", "trainables.stages"},
 }  # fmt: skip

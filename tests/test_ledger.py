@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.errors import StoreError
 from orchestrator.ledger import LedgerWriter, StageRecord, replay
+from orchestrator.ledger_lines import line
 
 
 def record(key: str, status: str = "complete", **changes: object) -> StageRecord:
@@ -162,3 +163,55 @@ def test_what_is_published_may_be_read_by_others_as_the_umask_says(tmp_path: Pat
     finally:
         os.umask(before)
     assert (tmp_path / "k").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"key": "../../x"}, r"line 2: key is '../../x', which no sweep writes"),
+        ({"key": "/etc/passwd"}, "key is '/etc/passwd'"),
+        ({"key": "a\0b"}, r"key is 'a\\x00b'"),
+        ({"key": "k" * 129}, "key is 'kkk"),
+        ({"key": "\N{CYRILLIC SMALL LETTER A}"}, r"key is '\\u0430'"),
+        ({"parent": ".."}, "parent is '..'"),
+        ({"parent": 5}, "parent is 5"),
+        ({"status": "done"}, "status is 'done'"),
+        ({"busy_s": "1"}, "busy_s is '1'"),
+        ({"busy_s": -1.0}, r"busy_s is -1.0"),
+        ({"finished_at": 1e15}, "finished_at is 1000000000000000.0"),
+        ({"seed": True}, "seed is True"),
+        ({"pid": 10**40}, "pid is 1000"),
+        ({"metrics": {"accuracy": "high"}}, "metrics is {'accuracy': 'high'}"),
+        ({"metrics": {"macs": 2**64}}, "metrics is"),
+        ({"metrics": []}, r"metrics is \[\]"),
+        ({"history": [1]}, r"history is \[1\]"),
+        ({"history": {}}, "history is {}"),
+        ({"versions": {"torch": 2}}, "versions is {'torch': 2}"),
+        ({"error": "\ud800"}, r"error is '\\ud800'"),
+        ({"config": {"a": {"b": "\ud800"}}}, "config is"),
+    ],
+)
+def test_what_no_sweep_writes_is_refused_with_its_line(tmp_path: Path, changes: dict[str, object], told: str) -> None:
+    stage = dataclasses.asdict(record("k")) | changes
+    (tmp_path / "r.jsonl").write_bytes(line({"ledger": 1}) + line({"stage": stage}))
+    with pytest.raises(StoreError, match=told):
+        replay(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", [b"5", b"[]", b"{", b"[" * 100_000, b'{"stage":{"key":NaN}}', b'{"stage":{"seed":' + b"9" * 5000 + b"}}"]
+)
+def test_a_line_of_right_sum_that_holds_no_mapping_is_damaged(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(line({"ledger": 1}) + b"%08x %s\n" % (zlib.crc32(text), text) + line({"stage": {}}))
+    with pytest.raises(StoreError, match="line 3: a stage record is incomplete"):
+        replay(tmp_path)
+    path.write_bytes(path.read_bytes().replace(line({"stage": {}}), b""))
+    assert replay(tmp_path).warnings == (f"{path}: line 2 is damaged; its stage counts as not done",)
+
+
+def test_infinity_has_no_place_in_a_record(tmp_path: Path) -> None:
+    text = json.dumps({"stage": dataclasses.asdict(record("k", metrics={"accuracy": 5.0}))}).replace("5.0", "1e999")
+    (tmp_path / "r.jsonl").write_bytes(b"%08x %s\n" % (zlib.crc32(text.encode()), text.encode()))
+    with pytest.raises(StoreError, match=r"metrics is \{.accuracy.: inf\}"):
+        replay(tmp_path)
