@@ -236,7 +236,7 @@ def _plan(options: argparse.Namespace) -> int:
 
         try:
             with importable(_code_folder(options)):
-                known += probe(todo.stages, known, options.data_root.resolve(), plan.spec.resources.cpus)
+                known += probe(todo.stages, known, options.data_root.resolve(), plan.spec.resources.of("train").cpus)
         except TrialError as error:
             raise RunError(str(error)) from error
     plan_report(console(), plan, todo, Estimator(known), options.cores, replayed.warnings)

@@ -93,7 +93,7 @@ def open_desk(request: Request, *, create: bool) -> Desk:
     rows = read_labels(labels_file, [image.path for image in facts.images], facts.classes).rows
     known = {file: row.label for file, row in rows.items() if file in sums}
     resolved = _resolved(request, config, facts, len(sums))
-    return Desk(request, resolved, seed, request.spec.resources.device, facts, labels_file, known, sums)
+    return Desk(request, resolved, seed, request.spec.resources.of("select").device, facts, labels_file, known, sums)
 
 
 def _only_cell(spec: StudySpec) -> tuple[TrialConfig, int]:

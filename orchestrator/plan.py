@@ -164,7 +164,7 @@ class Planner:
     ) -> None:
         self.spec = spec
         self._varied = always_varied(spec)
-        self._finder = PathFinder(spec.resources.device)
+        self._finder = PathFinder(devices=spec.resources.devices)
         self._precision_of = precision_of
         self._sources_of = sources_of
         self._images_of = images_of

@@ -339,7 +339,7 @@ def _time_needed(terminal: Console, plan: Plan, estimates: Sequence[Estimate], c
     if not estimates:
         say(terminal, "nothing to run: all is cached")
         return
-    workers = max(1, cores // plan.spec.resources.cpus)
+    workers = max(1, cores // plan.spec.resources.of("train").cpus)
     seconds = sum(estimate.seconds for estimate in estimates) / workers
     guessed = sum(estimate.basis == "guess" for estimate in estimates)
     basis = f"{guessed} of {len(estimates)} stages by a guess; --probe measures" if guessed else "from finished stages"

@@ -24,6 +24,7 @@ from orchestrator.runner.base import Driver, Missing, Observer, Runner, draining
 from orchestrator.runner.task import Workplace
 from orchestrator.search.cells import data_configs
 from orchestrator.spec.model import StudySpec
+from orchestrator.spec.resources import Demand
 from orchestrator.timing import Child, timing_command
 from trainables.config import DataConfig
 from trainables.data import files
@@ -113,7 +114,7 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     # Whatever is refused is refused before the study's folder is touched.
     check_possible(observations, options.cores)
     if todo.stages or growth:
-        _check_resources(plan.spec.resources.cpus, plan.spec.resources.gpus, options)
+        _check_resources(plan.spec.resources.demands, options)
     needed = [*(one.config.data for one in todo.stages), *(one.data for one in observations)]
     needed += data_configs(plan.spec) if growth else []
     prepare_data(needed, options.data_root, download=options.download)
@@ -193,7 +194,7 @@ def _measure(quiet: QuietPass, options: Options) -> None:
 def _runner(plan: Plan, options: Options, run: str) -> Runner:
     resources, layout = plan.spec.resources, options.layout
     place = Workplace(
-        layout.artifacts.root, layout.drain(run), options.data_root, resources.cpus, run, options.code_folder
+        layout.artifacts.root, layout.drain(run), options.data_root, resources.worker.cpus, run, options.code_folder
     )
     if options.runner == "serial":
         from orchestrator.runner.serial import SerialRunner
@@ -204,15 +205,16 @@ def _runner(plan: Plan, options: Options, run: str) -> Runner:
     quiet_ray()
     from orchestrator.runner.tune import TuneRunner
 
-    return TuneRunner(place, resources.cpus, resources.gpus, options.cores, options.address)
+    return TuneRunner(place, resources.worker.cpus, resources.worker.gpus, options.cores, options.address)
 
 
-def _check_resources(cpus: int, gpus: float, options: Options) -> None:
+def _check_resources(demands: Iterable[Demand], options: Options) -> None:
     if options.address and options.runner == "serial":
         raise RunError("--address joins a Ray cluster and --runner serial uses no Ray; leave one of them out")
     if options.address:
         _knock(options.address)
         return
+    cpus, gpus = (max(getattr(demand, name) for demand in demands) for name in ("cpus", "gpus"))
     if cpus > options.cores:
         raise RunError(f"resources.cpus {cpus} is more than the {options.cores} cores of this machine (see --cores)")
     if gpus > 0 and not _cuda_available():

@@ -101,7 +101,7 @@ def test_a_study_becomes_what_it_says(tmp_path: Path) -> None:
     assert spec.question == "What is asked?"
     assert spec.seeds == (4, 2)
     assert (spec.search.name, spec.search.trials, spec.search.seed) == ("random", 3, 9)
-    assert (spec.resources.cpus, spec.resources.gpus) == (2, 0.5)
+    assert (spec.resources.worker.cpus, spec.resources.worker.gpus) == (2, 0.5)
     assert spec.axes[0].values == Distribution("loguniform", 0.001, 1)
     assert [objective.column for objective in spec.objectives] == ["accuracy", "compression", "wall_time_s"]
     assert spec.base["compress"] == {"method": "stq"}

@@ -41,9 +41,13 @@ class Stage:
 
 @dataclass(slots=True)
 class PathFinder:
-    """Finds stage paths; remembers prefixes, since the trials of a study share most of them."""
+    """Finds stage paths; remembers prefixes, since the trials of a study share most of them.
+
+    `device` is the device class of all stages, but for the kinds that `devices` names.
+    """
 
     device: Device = "cpu"
+    devices: Mapping[StageKind, Device] = field(default_factory=dict)
     _known: dict[tuple[object, ...], Stage] = field(default_factory=dict)
     _rounds: dict[tuple[object, ...], list[Stage]] = field(default_factory=dict)
 
@@ -59,6 +63,9 @@ class PathFinder:
         compress = self._stage("compress", config, method, train, seed)
         return *selected, train, compress, self._stage("evaluate", config, method, compress, seed)
 
+    def _of(self, kind: StageKind) -> Device:
+        return self.devices.get(kind, self.device)
+
     def _selection(self, config: TrialConfig, seed: int) -> tuple[Stage, ...]:
         """The initial draw and the rounds up to the one that reaches the budget, all on one chain per trajectory."""
         select = select_of(config)
@@ -72,7 +79,7 @@ class PathFinder:
             node = TrialConfig.model_construct(
                 data=config.data, select=here, model=config.model, train=config.train, compress=None, cost=CostConfig()
             )
-            chain.append(_keyed("select", node, chain[-1].key if chain else None, seed, self.device))
+            chain.append(_keyed("select", node, chain[-1].key if chain else None, seed, self._of("select")))
         return tuple(chain[: len(sizes) + 1])
 
     def _stage(
@@ -93,12 +100,19 @@ class PathFinder:
                 compress=method,
                 cost=cost,
             )
-            known = _keyed(kind, canonical, parent.key if parent else None, seed, self.device)
+            known = _keyed(kind, canonical, parent.key if parent else None, seed, self._of(kind), self._of("train"))
             self._known[identity] = known
         return known
 
 
-def _keyed(kind: StageKind, config: TrialConfig, parent: str | None, seed: int, device: Device) -> Stage:
+def _keyed(
+    kind: StageKind,
+    config: TrialConfig,
+    parent: str | None,
+    seed: int,
+    device: Device,
+    parents_device: Device | None = None,
+) -> Stage:
     unnamed = Stage("", kind, parent, config, seed, device)
     content = {
         "schema": SCHEMA_VERSION,
@@ -108,6 +122,9 @@ def _keyed(kind: StageKind, config: TrialConfig, parent: str | None, seed: int, 
         "config": unnamed.own_config(),
         "parent": parent,
     }
+    # What follows a training holds its device in the parent's key, and in its own where it runs elsewhere.
+    if kind in ("compress", "evaluate") and device != parents_device:
+        content["device"] = device
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return Stage(hashlib.sha256(text.encode()).hexdigest()[:32], kind, parent, config, seed, device)
 

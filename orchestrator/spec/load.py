@@ -8,8 +8,9 @@ from typing import cast
 
 from orchestrator.errors import Fault, SpecError
 from orchestrator.search.cells import combinations, impossible
-from orchestrator.spec import settings
+from orchestrator.spec import demands, settings
 from orchestrator.spec.axes import AxisReader, check_entries
+from orchestrator.spec.devices import cuda_here
 from orchestrator.spec.expressions import Expression, ExpressionError, parse_expression
 from orchestrator.spec.leaves import SectionFacts, leaf_paths, options, sections, want
 from orchestrator.spec.model import MAX_CELLS, StudySpec
@@ -149,13 +150,16 @@ class _Reader:
         timed = (node := self.base.get("latency")) is not None and node.value is not None
         objectives = settings.objectives(self._node("objectives"), self.faults, timed=timed)
         check_guided(search, objectives, self._node("objectives"), self.faults)
-        resources = settings.resources(self._node("resources"), self.faults)
+        resources = demands.resources(self._node("resources"), self.faults, cuda_here)
+        retry = demands.retry(self._node("retry"), self.faults)
         if self.faults:
             return None
         base = {name: node.plain() for name, node in self.base.items()}
-        tree = cast("Mapping[str, Value]", self.root.plain())
+        tree = dict(cast("Mapping[str, Value]", self.root.plain()))
+        if "resources" in tree:
+            tree["resources"] = demands.settled_devices(tree["resources"], resources)
         found = StudySpec(
-            study, question, base, free, zips, when, excludes, seeds, objectives, search, resources, source, tree
+            study, question, base, free, zips, when, excludes, seeds, objectives, search, resources, retry, source, tree
         )
         self._check_cells(found)
         return found

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 
 from orchestrator.analysis.objectives import Objective
 from orchestrator.spec.expressions import Expression
+from orchestrator.spec.resources import Resources, Retry
 from orchestrator.spec.yaml_nodes import Value
-from trainables.config import Device
 
 MAX_CELLS = 1_000_000
 
@@ -123,19 +123,6 @@ class SearchSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Resources:
-    """What one worker holds."""
-
-    cpus: int = 1
-    gpus: float = 0.0
-
-    @property
-    def device(self) -> Device:
-        """The device class of every stage."""
-        return "cuda" if self.gpus > 0 else "cpu"
-
-
-@dataclass(frozen=True, slots=True)
 class StudySpec:
     """One study. `base` holds what the file says and no defaults; an axis is varied where its `when` holds."""
 
@@ -150,6 +137,7 @@ class StudySpec:
     objectives: tuple[Objective, ...]
     search: SearchSpec
     resources: Resources
+    retry: Retry
     source: str
     tree: Mapping[str, Value]
 
@@ -160,8 +148,8 @@ class StudySpec:
 
     @property
     def search_name(self) -> str:
-        """Names a search by all that its study says but how many trials it may take."""
-        tree = dict(self.tree)
+        """Names a search by all that its study says but how many trials it may take, and how patiently it is run."""
+        tree = {key: value for key, value in self.tree.items() if key != "retry"}
         if isinstance(search := tree.get("search"), Mapping):
             tree["search"] = {key: value for key, value in search.items() if key != "trials"}
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

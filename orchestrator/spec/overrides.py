@@ -8,9 +8,10 @@ from orchestrator.spec.leaves import leaf_paths, sections
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, parse
 
-TOP = ("study", "base", "axes", "zip", "when", "exclude", "seeds", "objectives", "search", "resources")
+TOP = ("study", "base", "axes", "zip", "when", "exclude", "seeds", "objectives", "search", "resources", "retry")
 _FLAT = ("axes", "when")
-_NESTED = ("objectives", "search", "resources", "base")
+_NESTED = ("objectives", "search", "base")
+_DEEP = ("resources", "retry")
 
 
 def apply(root: Node, overrides: Sequence[str], faults: list[Fault]) -> Node:
@@ -47,6 +48,8 @@ def _keys(root: Node, path: str, node: Node, faults: list[Fault]) -> tuple[str, 
         return head, rest
     if rest and head in _NESTED:
         return (head, rest)
+    if rest and head in _DEEP:
+        return (head, *rest.split("."))
     if head in TOP and not rest and head not in ("base",):
         return (head,)
     known = [

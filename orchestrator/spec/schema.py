@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+from orchestrator.failures import RETRIES
+from orchestrator.spec.demands import DEVICES, KINDS
 from orchestrator.spec.leaves import OBSERVED, SectionFacts, sections
 from orchestrator.spec.model import REPEATS, SEARCH_NAMES
 
@@ -42,6 +44,7 @@ def study_schema() -> Schema:
             "objectives": _objectives(),
             "search": _search(),
             "resources": _resources(),
+            "retry": _retry(),
         },
     }
 
@@ -88,7 +91,27 @@ def _rungs() -> Schema:
 
 
 def _resources() -> Schema:
-    properties: Schema = {"cpus": {"type": "integer", "minimum": 1}, "gpus": {"type": "number", "minimum": 0}}
+    amount: Schema = {"type": ["string", "null"], "examples": ["2GiB"]}
+    demand: Schema = {
+        "cpus": {"type": "integer", "minimum": 1},
+        "gpus": {"oneOf": [{"type": "number", "minimum": 0}, {"const": "auto"}]},
+        "memory": amount,
+        "device": {"enum": list(DEVICES)},
+        "timeout": {"type": ["string", "number", "null"], "examples": ["30min"]},
+    }
+    kinds: Schema = {kind: {"type": "object", "additionalProperties": False, "properties": demand} for kind in KINDS}
+    return {"type": "object", "additionalProperties": False, "properties": {**demand, **kinds}}
+
+
+def _retry() -> Schema:
+    times: Schema = {"type": "integer", "minimum": 0}
+    properties: Schema = dict.fromkeys(RETRIES, times) | {"diverged": {"const": 0}}
+    for name, leaf, item in (("oom", "memory", "string"), ("timeout", "after", ["string", "number"])):
+        steps: Schema = {"type": "array", "items": {"type": item}, "minItems": 1}
+        ladder: Schema = {
+            "type": "object", "additionalProperties": False, "required": [leaf], "properties": {leaf: steps},
+        }  # fmt: skip
+        properties[name] = {"oneOf": [times, ladder]}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 

@@ -1,4 +1,4 @@
-"""The small parts of a study file: its name, seeds, objectives and resources."""
+"""The small parts of a study file: its name, seeds and objectives."""
 
 import re
 from collections.abc import Mapping
@@ -6,13 +6,11 @@ from typing import cast
 
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
 from orchestrator.errors import Fault, TableError
-from orchestrator.spec.model import MAX_CELLS, Resources
+from orchestrator.spec.model import MAX_CELLS
 from orchestrator.spec.wording import show
 from orchestrator.spec.yaml_nodes import Node, Value
 
 MAX_SEED = 2**32 - 1
-MAX_CPUS = 4096
-MAX_GPUS = 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _TAKEN = ("reference",)
 _TIMED = ("latency_ms", "latency_iqr_ms", "latency_ratio", "latency_same_runtime_ratio", "runtime_agreement")
@@ -70,18 +68,6 @@ def objectives(node: Node | None, faults: list[Fault], *, timed: bool = True) ->
             message = "is only measured where base.latency is set, as in base: {latency: {runtimes: [openvino]}}"
             faults.append(item.key_fault(f"objectives.{column}", message))
     return tuple(found)
-
-
-def resources(node: Node | None, faults: list[Fault]) -> Resources:
-    """Processors and GPUs of one worker."""
-    entries = node.only("resources", ("cpus", "gpus"), faults) if node else {}
-    cpus = count(entries.get("cpus"), "resources.cpus", (1, MAX_CPUS), faults)
-    gpus = entries["gpus"].plain() if "gpus" in entries else 0
-    if isinstance(gpus, bool) or not isinstance(gpus, int | float) or not 0 <= gpus <= MAX_GPUS:
-        message = f"{show(gpus)} must be a number of 0 to {MAX_GPUS}, per worker"
-        faults.append(entries["gpus"].fault("resources.gpus", message))
-        gpus = 0
-    return Resources(cpus or 1, float(gpus))
 
 
 def count(node: Node | None, key: str, bounds: tuple[int, int], faults: list[Fault]) -> int | None:
