@@ -68,9 +68,9 @@ ALLOWED: dict[str, set[str]] = {
         "growth", "ledger", "plan", "search", "warm", "spec.model", "spec.yaml_nodes", "analysis.dominance",
         "trainables.config",
     },
-    "orchestrator.plan": {
-        "errors", "spec", "search", "trainables.config", "trainables.keys", "trainables.model_names",
-    },
+    "orchestrator.memory": set(),
+    "orchestrator.lines": {"errors", "spec", "trainables.config", "trainables.model_names"},
+    "orchestrator.plan": {"errors", "lines", "memory", "spec", "search", "trainables.config", "trainables.keys"},
     "orchestrator.sources": {"errors", "trainables.errors", "trainables.sources"},
     "orchestrator.durable": {"trainables.data.whole"},
     "orchestrator.ledger_lines": {"errors"},

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainables.config import CompressConfig, CostConfig, Device, ModelConfig, SelectConfig, TrialConfig
+from trainables.config import CompressConfig, CostConfig, Device, ModelConfig, Section, SelectConfig, TrialConfig
 
 StageKind = Literal["select", "train", "compress", "evaluate"]
 
@@ -39,94 +39,127 @@ class Stage:
         return _OWN[self.kind](self)
 
 
+@dataclass(slots=True, eq=False)
+class _Step:
+    """A stage but for its seed and its parent; `leaves` are what it owns, as canonical JSON.
+
+    `stages` are those it has become, by the parent's key or, at a root, by the seed.
+    """
+
+    kind: StageKind
+    config: TrialConfig
+    leaves: str
+    device: Device
+    stages: dict[str | int, Stage] = field(default_factory=dict)
+
+    def below(self, parent: Stage | None, seed: int) -> Stage:
+        """The stage under a parent."""
+        known = self.stages.get(parent.key if parent else seed)
+        if known is None:
+            known = self._keyed(parent.key if parent else None, seed)
+            self.stages[parent.key if parent else seed] = known
+        return known
+
+    def _keyed(self, parent: str | None, seed: int) -> Stage:
+        above = f'"{parent}"' if parent else "null"
+        # canonical JSON, written out: only parent and seed differ among a great many stages
+        text = (
+            f'{{{self.leaves},"parent":{above},"schema":{SCHEMA_VERSION},"seed":{seed},'
+            f'"stage":"{self.kind}","version":{STAGE_VERSIONS[self.kind]}}}'
+        )
+        key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return Stage(key, self.kind, parent, self.config, seed, self.device)
+
+
+_NO_COST = CostConfig()
+
+
 @dataclass(slots=True)
 class PathFinder:
-    """Finds stage paths; remembers prefixes, since the trials of a study share most of them.
+    """Finds stage paths; remembers what trials share, by the objects that their configs are made of.
 
-    `device` is the device class of all stages, but for the kinds that `devices` names.
+    `device` is the device class of all stages, but for the kinds that `devices` names. Equal configs that are different
+    objects have equal keys too: they are only found more slowly.
     """
 
     device: Device = "cpu"
     devices: Mapping[StageKind, Device] = field(default_factory=dict)
-    _known: dict[tuple[object, ...], Stage] = field(default_factory=dict)
-    _rounds: dict[tuple[object, ...], list[Stage]] = field(default_factory=dict)
+    _routes: dict[int, tuple[TrialConfig, tuple[_Step, ...]]] = field(default_factory=dict)
+    _steps: dict[tuple[object, ...], _Step] = field(default_factory=dict)
+    _rounds: dict[tuple[object, ...], list[_Step]] = field(default_factory=dict)
+    _canonical: dict[int, tuple[Section, Section]] = field(default_factory=dict)
+    _same: dict[Section, Section] = field(default_factory=dict)
 
     def path(self, config: TrialConfig, seed: int) -> tuple[Stage, ...]:
         """The stages of a trial, root first; `config` must be resolved."""
-        if config.select:
-            config = config.model_copy(update={"select": config.select.canonical()})
-        selected = self._selection(config, seed) if config.select else ()
-        train = self._stage("train", config, None, selected[-1] if selected else None, seed)
-        if config.compress is None:
-            return *selected, train, self._stage("evaluate", config, None, train, seed)
-        method: CompressConfig = config.compress.canonical()  # pyright: ignore[reportAssignmentType]
-        compress = self._stage("compress", config, method, train, seed)
-        return *selected, train, compress, self._stage("evaluate", config, method, compress, seed)
+        route = self._routes.get(id(config))
+        if route is None:
+            # with the config itself, so that no other object takes its place in memory
+            route = self._routes[id(config)] = config, self._route(config)
+        path: list[Stage] = []
+        parent: Stage | None = None
+        for step in route[1]:
+            parent = step.below(parent, seed)
+            path.append(parent)
+        return tuple(path)
 
-    def _of(self, kind: StageKind) -> Device:
-        return self.devices.get(kind, self.device)
+    def _route(self, config: TrialConfig) -> tuple[_Step, ...]:
+        select: SelectConfig | None = self._canonical_of(config.select)
+        method: CompressConfig | None = self._canonical_of(config.compress)
+        selection = self._selection(config, select) if select else ()
+        train = self._step("train", config, select, None, _NO_COST)
+        compress = (self._step("compress", config, select, method, _NO_COST),) if method else ()
+        return *selection, train, *compress, self._step("evaluate", config, select, method, config.cost)
 
-    def _selection(self, config: TrialConfig, seed: int) -> tuple[Stage, ...]:
+    def _canonical_of(self, section: Any) -> Any:
+        """The section with its inert leaves at their defaults."""
+        if section is None:
+            return None
+        known = self._canonical.get(id(section))
+        if known is None:
+            canonical = section.canonical()
+            known = self._canonical[id(section)] = section, self._same.setdefault(canonical, canonical)
+        return known[1]
+
+    def _selection(self, config: TrialConfig, select: SelectConfig) -> tuple[_Step, ...]:
         """The initial draw and the rounds up to the one that reaches the budget, all on one chain per trajectory."""
-        select = select_of(config)
         sizes = select.rounds()
         trajectory = select.model_copy(update={"budget": 0, "query_sizes": ()})
-        identity = (config.data, trajectory, select.query_sizes, config.model, config.train, seed)
+        identity = (config.data, trajectory, select.query_sizes, config.model, config.train)
         chain = self._rounds.setdefault(identity, [])
         while len(chain) <= len(sizes):
             done = sizes[: len(chain)]
             here = select.model_copy(update={"budget": select.initial + sum(done), "query_sizes": done})
-            node = TrialConfig.model_construct(
-                data=config.data, select=here, model=config.model, train=config.train, compress=None, cost=CostConfig()
-            )
-            chain.append(_keyed("select", node, chain[-1].key if chain else None, seed, self._of("select")))
+            chain.append(self._step("select", config, here, None, _NO_COST))
         return tuple(chain[: len(sizes) + 1])
 
-    def _stage(
-        self, kind: StageKind, config: TrialConfig, method: CompressConfig | None, parent: Stage | None, seed: int
-    ) -> Stage:
-        cost = config.cost if kind == "evaluate" else CostConfig()
-        select = config.select if config.select and kind == "train" else None
-        root = (config.data, config.model, config.train, seed)
-        # below a selection the network to be trained is not yet known from the parent
-        identity = (kind, parent.key if parent else None, method, cost, select, *(root if kind == "train" else ()))
-        known = self._known.get(identity)
+    def _step(
+        self,
+        kind: StageKind,
+        config: TrialConfig,
+        select: SelectConfig | None,
+        method: CompressConfig | None,
+        cost: CostConfig,
+    ) -> _Step:
+        parts = (config.data, select, config.model, config.train, method, cost)
+        identity = (kind, *map(id, parts))
+        known = self._steps.get(identity)
         if known is None:
             canonical = TrialConfig.model_construct(
-                data=config.data,
-                select=config.select,
-                model=config.model,
-                train=config.train,
-                compress=method,
-                cost=cost,
+                data=config.data, select=select, model=config.model, train=config.train, compress=method, cost=cost
             )
-            known = _keyed(kind, canonical, parent.key if parent else None, seed, self._of(kind), self._of("train"))
-            self._known[identity] = known
+            device = self.devices.get(kind, self.device)
+            known = self._steps[identity] = _Step(kind, canonical, self._leaves(kind, canonical, device), device)
         return known
 
-
-def _keyed(
-    kind: StageKind,
-    config: TrialConfig,
-    parent: str | None,
-    seed: int,
-    device: Device,
-    parents_device: Device | None = None,
-) -> Stage:
-    unnamed = Stage("", kind, parent, config, seed, device)
-    content = {
-        "schema": SCHEMA_VERSION,
-        "stage": kind,
-        "version": STAGE_VERSIONS[kind],
-        "seed": seed,
-        "config": unnamed.own_config(),
-        "parent": parent,
-    }
-    # What follows a training holds its device in the parent's key, and in its own where it runs elsewhere.
-    if kind in ("compress", "evaluate") and device != parents_device:
-        content["device"] = device
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return Stage(hashlib.sha256(text.encode()).hexdigest()[:32], kind, parent, config, seed, device)
+    def _leaves(self, kind: StageKind, config: TrialConfig, device: Device) -> str:
+        """What the stage owns, as members of a canonical JSON object."""
+        first_draw = kind == "select" and not select_of(config).query_sizes
+        unnamed = Stage("", kind, None if first_draw else "", config, 0, device)
+        own = json.dumps(unnamed.own_config(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        # What follows a training holds its device in the parent's key, and in its own where it runs elsewhere.
+        elsewhere = kind in ("compress", "evaluate") and device != self.devices.get("train", self.device)
+        return f'"config":{own}' + (f',"device":"{device}"' if elsewhere else "")
 
 
 def selection_network(config: TrialConfig) -> ModelConfig:
