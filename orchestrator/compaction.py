@@ -173,6 +173,7 @@ def _stage_row(record: StageRecord) -> Row:
     row = {name: getattr(record, name) for name in tables.stages_schema().names if hasattr(record, name)}
     return row | {
         "stage": record.kind,
+        "earlier": ",".join(record.earlier) or None,
         "started_at": _timestamp(record.started_at),
         "finished_at": _timestamp(record.finished_at),
     }

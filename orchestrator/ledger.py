@@ -1,8 +1,8 @@
 """Durable commit of finished stages, and their replay.
 
-Each driver run appends to a file of its own, `<root>/<run>.jsonl`: a header line, then one line a finished stage, and
-one for each question and answer of a search that learns. A line is eight hex digits of CRC-32, a space, and JSON; it is
-on disk before the stage is reported done.
+Each driver run appends to a file of its own, `<root>/<run>.jsonl`: a header line, then one line a finished stage, one
+for each attempt that failed and was followed by another, and one for each question and answer of a search that learns.
+A line is eight hex digits of CRC-32, a space, and JSON; it is on disk before the stage is reported done.
 """
 
 import os
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from orchestrator.durable import sync_folder
 from orchestrator.errors import StoreError
+from orchestrator.failures import SETTLED, Failure
 from orchestrator.ledger_lines import Form, form_of, line, parsed
 
 LEDGER_VERSION = 1
@@ -22,17 +23,16 @@ LEDGER_VERSION = 1
 StageStatus = Literal["complete", "failed", "infeasible", "paused", "stopped"]
 """A paused stage awaits its study's word; a stopped one is over for its study alone. Neither is in the ledger."""
 
-Failure = Literal["bug", "data", "diverged", "export", "lost", "oom", "storage"]
-
-SETTLED_FAILURES: frozenset[Failure] = frozenset({"diverged"})
-"""Failures that a second run of the same stage would only repeat."""
-
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
     """What is kept of a finished stage. Times are seconds since 1970 (UTC); `busy_s` is what the stage itself took.
 
-    `workload` and `images` say what the seconds were spent on, for later estimates.
+    `workload` and `images` say what the seconds were spent on, for later estimates. `attempt` counts from 1 within the
+    run; `earlier` are the failures of the attempts before it. `memory_limit` (bytes) and `timeout_s` are what the
+    attempt was given, None where it had no limit. `peak_memory_bytes` is the most that the worker's process held,
+    `grown_memory_bytes` how much more that was than at the stage's beginning; `peak_gpu_bytes` what it held of a GPU
+    that has `gpu_bytes`.
     """
 
     key: str
@@ -61,11 +61,18 @@ class StageRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     run: str = ""
     attempt: int = 1
+    earlier: Sequence[Failure] = ()
+    memory_limit: int | None = None
+    timeout_s: float | None = None
+    peak_memory_bytes: int | None = None
+    grown_memory_bytes: int | None = None
+    peak_gpu_bytes: int | None = None
+    gpu_bytes: int | None = None
 
     @property
     def settled(self) -> bool:
         """Whether running the stage again could not change the outcome."""
-        return self.status != "failed" or self.failure in SETTLED_FAILURES
+        return self.status != "failed" or self.failure in SETTLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +107,18 @@ class Stop:
     record: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt at a stage that failed and was followed by another: the fields of its record."""
+
+    record: Mapping[str, Any]
+
+
 Event = Ask | Tell | Stop
 
 _EVENTS: Mapping[type[Event], str] = {Ask: "ask", Tell: "tell", Stop: "stop"}
 _STAGE = form_of(StageRecord, "stage")
+_ATTEMPT = "attempt"
 _FORMS: Mapping[type[Event], Form] = {kind: form_of(kind, name) for kind, name in _EVENTS.items()}
 
 
@@ -123,6 +138,10 @@ class LedgerWriter:
 
         """
         self._write([{"stage": asdict(record)} for record in records])
+
+    def attempted(self, records: Iterable[StageRecord]) -> None:
+        """Append attempts that are followed by others; errors as of `commit`."""
+        self._write([{_ATTEMPT: asdict(record)} for record in records])
 
     def note(self, events: Iterable[Event]) -> None:
         """Append what a search asked and was told; errors as of `commit`."""
@@ -163,11 +182,15 @@ def _append(file: FileIO, lines: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The finished stages of all runs under one root, the searches' events, and what could not be read."""
+    """The finished stages of all runs under one root, the searches' events, and what could not be read.
+
+    `attempts` are those that failed and were followed by others, by key, the first one first.
+    """
 
     records: Mapping[str, StageRecord]
     warnings: tuple[str, ...]
     events: Mapping[str, Sequence[Event]] = field(default_factory=dict)
+    attempts: Mapping[str, Sequence[StageRecord]] = field(default_factory=dict)
 
 
 def replay(root: Path) -> Replay:
@@ -184,22 +207,26 @@ def replay(root: Path) -> Replay:
     best: dict[str, StageRecord] = {}
     warnings: list[str] = []
     events: defaultdict[str, list[Event]] = defaultdict(list)
+    attempts: defaultdict[str, list[StageRecord]] = defaultdict(list)
     for path in sorted(root.glob("*.jsonl")):
         for item in _contents(path, warnings):
+            if isinstance(item, Attempt):
+                attempts[item.record["key"]].append(StageRecord(**item.record))
+                continue
             if not isinstance(item, StageRecord):
                 events[item.search].append(item)
                 continue
             known = best.get(item.key)
             if known is None or _precedence(item) < _precedence(known):
                 best[item.key] = item
-    return Replay(best, tuple(warnings), events)
+    return Replay(best, tuple(warnings), events, attempts)
 
 
 def _precedence(record: StageRecord) -> tuple[bool, bool, float, str]:
     return record.status != "complete", not record.settled, -record.finished_at, record.run
 
 
-def _contents(path: Path, warnings: list[str]) -> Iterator[StageRecord | Event]:
+def _contents(path: Path, warnings: list[str]) -> Iterator[StageRecord | Event | Attempt]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -215,9 +242,11 @@ def _contents(path: Path, warnings: list[str]) -> Iterator[StageRecord | Event]:
         yield from _items(content, f"{path}: line {number + 1}")
 
 
-def _items(content: Mapping[str, Any], place: str) -> Iterator[StageRecord | Event]:
+def _items(content: Mapping[str, Any], place: str) -> Iterator[StageRecord | Event | Attempt]:
     if "stage" in content:
         yield StageRecord(**_STAGE.checked(content["stage"], place))
+    if _ATTEMPT in content:
+        yield Attempt(_STAGE.checked(content[_ATTEMPT], place))
     for kind, name in _EVENTS.items():
         if name in content:
             found = _FORMS[kind].checked(content[name], place)

@@ -74,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.sources": {"errors", "trainables.errors", "trainables.sources"},
     "orchestrator.durable": {"trainables.data.whole"},
     "orchestrator.ledger_lines": {"errors"},
-    "orchestrator.ledger": {"errors", "durable", "ledger_lines"},
+    "orchestrator.ledger": {"errors", "failures", "durable", "ledger_lines"},
     "orchestrator.artifacts": {"errors", "durable"},
     "orchestrator.checkpoints": {"artifacts", "durable", "trainables.stages"},
 }  # fmt: skip

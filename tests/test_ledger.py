@@ -40,7 +40,7 @@ def test_a_record_comes_back_as_it_was_committed(tmp_path: Path) -> None:
     )  # fmt: skip
     commit(tmp_path, "r", whole)
     found = replay(tmp_path)
-    as_lists = {"history": [{"epoch": 1.0, "loss": 0.5}]}
+    as_lists = {"history": [{"epoch": 1.0, "loss": 0.5}], "earlier": []}
     assert dataclasses.asdict(found.records["k"]) == dataclasses.asdict(whole) | as_lists
     assert found.warnings == ()
 
@@ -215,3 +215,17 @@ def test_infinity_has_no_place_in_a_record(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_bytes(b"%08x %s\n" % (zlib.crc32(text.encode()), text.encode()))
     with pytest.raises(StoreError, match=r"metrics is \{.accuracy.: inf\}"):
         replay(tmp_path)
+
+
+def test_an_attempt_that_was_followed_by_another_is_kept_and_decides_nothing(tmp_path: Path) -> None:
+    writer = LedgerWriter(tmp_path, "r")
+    first = record("a", "failed", failure="oom", memory_limit=2**30, attempt=1)
+    second = record("a", "failed", failure="lost", attempt=2, earlier=["oom"])
+    writer.attempted([first, second])
+    assert set(replay(tmp_path).records) == set()
+    writer.commit([record("a", attempt=3, earlier=["oom", "lost"])])
+    writer.close()
+    found = replay(tmp_path)
+    assert found.records["a"].status == "complete"
+    assert [(one.attempt, one.failure) for one in found.attempts["a"]] == [(1, "oom"), (2, "lost")]
+    assert found.attempts["a"][0].memory_limit == 2**30
