@@ -4,21 +4,26 @@ Nothing heavier than pydantic is imported here, so that a study is checked and p
 A resolved config (`resolve`) holds no `auto` and no native size left open: it is what keys are made of.
 """
 
-from typing import Annotated, Literal, Self, cast, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from trainables.data_config import Augment as Augment
 from trainables.data_config import DataConfig
+from trainables.method_config import ActivationKind as ActivationKind
+from trainables.method_config import BinaryConfig as BinaryConfig
+from trainables.method_config import BinaryFields, CompressConfig
+from trainables.method_config import CompressBase as CompressBase
+from trainables.method_config import FinetuneConfig as FinetuneConfig
+from trainables.method_config import L1PruneConfig as L1PruneConfig
+from trainables.method_config import LayerRole as LayerRole
+from trainables.method_config import PruneFields as PruneFields
+from trainables.method_config import StqConfig as StqConfig
 from trainables.model_config import NATIVE_WIDTH, ModelConfig, Section
 from trainables.select_config import SelectConfig
 
 Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
-Share = Annotated[float, Field(ge=0, le=1)]
-PruneFactorRatio = Annotated[float, Field(ge=0, lt=1)]
-LayerRole = Literal["first", "last", "downsample"]
-ActivationKind = Literal["float", "int8", "ternary", "sign"]
 Runtime = Literal["openvino", "onnxruntime", "packed"]
 
 
@@ -44,183 +49,6 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where a probe gains"
     )
-
-
-class CompressBase(Section):
-    """What every compression method has: a schedule that continues from the dense parent."""
-
-    epochs: int = Field(default=20, ge=1, description="passes over the training images")
-    lr: float = Field(default=0.05, gt=0, description="largest learning rate of the schedule")
-
-    def inert(self) -> frozenset[str]:
-        """Leaves that have no effect given the others; they are left out of the key."""
-        return frozenset()
-
-    def canonical(self) -> "CompressBase":
-        """The same computation with every inert leaf at its default."""
-        defaults = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in self.inert()}
-        return self.model_copy(update=defaults)
-
-
-class FinetuneConfig(CompressBase):
-    """Nothing compressed: the parent trained on with the same schedule (baseline `dense_finetuned`)."""
-
-    method: Literal["finetune"] = "finetune"
-
-
-class PruneFields(CompressBase):
-    """What the filter-pruning methods share."""
-
-    pfr: PruneFactorRatio = Field(default=0.4, description="prune factor ratio: share of filters removed per layer")
-    scope: Literal["inner", "all"] = Field(
-        default="inner", description="inner: no residual sums; all: tied channels too"
-    )
-    round_to: int = Field(default=1, ge=1, le=64, description="surviving filters come in multiples of this")
-    rounding: Literal["up", "nearest"] = Field(default="up", description="which multiple of round_to is taken")
-    ramp_share: Share = Field(default=0.4, description="share of the epochs in which the PFR rises (cubic)")
-    freeze_share: Share = Field(default=0.3, description="share of the epochs at the end in which masks stay")
-
-    @field_validator("pfr")
-    @classmethod
-    def _no_negative_zero(cls, pfr: float) -> float:
-        return pfr + 0.0  # -0.0 would be another key
-
-    @model_validator(mode="after")
-    def _ramp_ends_before_freeze(self) -> Self:
-        if self.ramp_share + self.freeze_share > 1 + 1e-9:
-            msg = f"ramp_share {self.ramp_share} + freeze_share {self.freeze_share} is above 1: the ramp must end first"
-            raise ValueError(msg)
-        return self
-
-    def inert(self) -> frozenset[str]:
-        """Without pruning nothing that shapes the masks matters."""
-        if self.pfr == 0:
-            return frozenset({"scope", "round_to", "rounding", "ramp_share", "freeze_share"})
-        return frozenset({"rounding"}) if self.round_to == 1 else frozenset()
-
-
-class BinaryFields(CompressBase):
-    """What the methods with weights of one or two bits share."""
-
-    scale: Literal["filter", "layer", "one", "two_valued"] = Field(
-        default="filter", description="where the scale mean|w| is taken; one: 1; two_valued: two free values a filter"
-    )
-    activations: ActivationKind = Field(
-        default="float", description="inputs of the layers that are not full_precision; int8 is calibrated"
-    )
-    full_precision: tuple[LayerRole, ...] = Field(
-        default=("first", "last"), strict=False, description="layers that stay fp32"
-    )
-    distill: Share = Field(default=0.0, description="share of the loss that follows the dense parent's logits")
-    temperature: float = Field(default=4.0, gt=0, description="softens the logits in distillation")
-
-    @field_validator("full_precision")
-    @classmethod
-    def _roles_in_order(cls, roles: tuple[LayerRole, ...]) -> tuple[LayerRole, ...]:
-        if len(set(roles)) < len(roles):
-            msg = f"full_precision names a layer role twice: {list(roles)}"
-            raise ValueError(msg)
-        return tuple(sorted(roles, key=get_args(LayerRole).index))
-
-    def inert(self) -> frozenset[str]:
-        """The temperature is distillation's."""
-        return frozenset({"temperature"}) if self.distill == 0 else frozenset()
-
-
-class StqConfig(PruneFields, BinaryFields):
-    """Structured ternary quantization: whole filters pruned, the others one bit a weight (STQ-Nets, BMVC 2020)."""
-
-    method: Literal["stq"] = "stq"
-    mode: Literal["target", "threshold"] = Field(
-        default="target", description="target: pfr is asked; threshold: max_zero_share decides, the pfr is an outcome"
-    )
-    max_zero_share: float = Field(
-        default=0.6, gt=0, le=1, description="mode threshold: filters with a larger share of near-zero weights go"
-    )
-    budget: Literal["layer", "global"] = Field(
-        default="layer", description="whether pfr holds in each group of channels, or over all of them"
-    )
-    min_filters: int = Field(
-        default=0, ge=0, description="filters that each group keeps; 0: a group pruned to nothing is infeasible"
-    )
-    threshold: float = Field(default=0.7, gt=0, le=10, description="near zero: |w| < threshold x mean (or max) |w|")
-    threshold_of: Literal["mean", "max"] = Field(
-        default="mean", description="what the threshold is a factor of, per layer"
-    )
-    score: Literal["zero_share", "mean_abs", "binarization_error"] = Field(
-        default="zero_share", description="filters' rank"
-    )
-    weights: Literal["binary", "ternary"] = Field(
-        default="binary", description="ternary: near-zero weights of surviving filters are 0 too"
-    )
-
-    @model_validator(mode="after")
-    def _two_values_are_not_three(self) -> Self:
-        if self.weights == "ternary" and self.scale == "two_valued":
-            msg = "scale two_valued needs weights binary: a ternary filter has three values"
-            raise ValueError(msg)
-        return self
-
-    def prunes(self) -> bool:
-        """Whether any filter may go."""
-        return self.mode == "threshold" or self.pfr > 0
-
-    def inert(self) -> frozenset[str]:
-        """What does not act: the ranking's leaves without pruning, the other mode's, the threshold without a user."""
-        names = set(BinaryFields.inert(self))
-        if self.mode == "threshold":
-            names |= {"pfr", "score", "budget"}
-        else:
-            names |= {"max_zero_share"}
-        if not self.prunes():
-            names |= {"scope", "round_to", "rounding", "ramp_share", "freeze_share", "score", "budget", "min_filters"}
-        if self.round_to == 1:
-            names |= {"rounding"}
-        ranked = self.prunes() and (self.mode == "threshold" or self.score == "zero_share")
-        if not ranked and self.weights == "binary":
-            names |= {"threshold", "threshold_of"}
-        return frozenset(names)
-
-    def canonical(self) -> "StqConfig":
-        """The same computation with every inert leaf at its default."""
-        return cast("StqConfig", super().canonical())
-
-    def unpruned(self) -> "BinaryConfig | StqConfig":
-        """The same bits and schedule with every filter kept."""
-        if self.weights == "binary":
-            return BinaryConfig(**{name: getattr(self, name) for name in BinaryFields.model_fields})
-        return self.model_copy(update={"mode": "target", "pfr": 0.0}).canonical()
-
-
-class BinaryConfig(BinaryFields):
-    """One-bit weights, nothing pruned: STQ at PFR 0."""
-
-    method: Literal["binary"] = "binary"
-
-    def canonical(self) -> StqConfig:
-        """STQ at PFR 0, of which this is another name."""
-        shared = {name: getattr(self, name) for name in BinaryFields.model_fields}
-        return StqConfig(pfr=0.0, **shared).canonical()
-
-    def unpruned(self) -> "BinaryConfig":
-        """Itself."""
-        return self
-
-
-class L1PruneConfig(PruneFields):
-    """Filters with the smallest mean |w| pruned, the others fp32 (Li et al., ICLR 2017, with a ramp)."""
-
-    method: Literal["l1_prune"] = "l1_prune"
-
-    def canonical(self) -> CompressBase:
-        """At PFR 0 it is plain finetuning."""
-        return FinetuneConfig(epochs=self.epochs, lr=self.lr) if self.pfr == 0 else self
-
-
-CompressConfig = Annotated[
-    StqConfig | BinaryConfig | L1PruneConfig | FinetuneConfig,
-    Field(discriminator="method", description="compression after training; absent: none"),
-]
 
 
 class CostConfig(Section):

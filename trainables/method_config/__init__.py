@@ -1,0 +1,23 @@
+"""The section `compress`: one config class a method, one file a family.
+
+Nothing heavier than pydantic is imported here.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from trainables.method_config.base import CompressBase as CompressBase
+from trainables.method_config.base import FinetuneConfig as FinetuneConfig
+from trainables.method_config.base import LayerRole as LayerRole
+from trainables.method_config.binary import ActivationKind as ActivationKind
+from trainables.method_config.binary import BinaryConfig as BinaryConfig
+from trainables.method_config.binary import BinaryFields as BinaryFields
+from trainables.method_config.binary import StqConfig as StqConfig
+from trainables.method_config.pruning import L1PruneConfig as L1PruneConfig
+from trainables.method_config.pruning import PruneFields as PruneFields
+
+CompressConfig = Annotated[
+    StqConfig | BinaryConfig | L1PruneConfig | FinetuneConfig,
+    Field(discriminator="method", description="compression after training; absent: none"),
+]

@@ -1,0 +1,32 @@
+"""What every compression method's config has."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainables.model_config import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+LayerRole = Literal["first", "last", "downsample"]
+
+
+class CompressBase(Section):
+    """What every compression method has: a schedule that continues from the dense parent."""
+
+    epochs: int = Field(default=20, ge=1, description="passes over the training images")
+    lr: float = Field(default=0.05, gt=0, description="largest learning rate of the schedule")
+
+    def inert(self) -> frozenset[str]:
+        """Leaves that have no effect given the others; they are left out of the key."""
+        return frozenset()
+
+    def canonical(self) -> "CompressBase":
+        """The same computation with every inert leaf at its default."""
+        defaults = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in self.inert()}
+        return self.model_copy(update=defaults)
+
+
+class FinetuneConfig(CompressBase):
+    """Nothing compressed: the parent trained on with the same schedule (baseline `dense_finetuned`)."""
+
+    method: Literal["finetune"] = "finetune"

@@ -1,0 +1,50 @@
+"""Configs of the methods that remove filters and leave the others in fp32."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from trainables.method_config.base import CompressBase, FinetuneConfig, Share
+
+PruneFactorRatio = Annotated[float, Field(ge=0, lt=1)]
+
+
+class PruneFields(CompressBase):
+    """What the filter-pruning methods share."""
+
+    pfr: PruneFactorRatio = Field(default=0.4, description="prune factor ratio: share of filters removed per layer")
+    scope: Literal["inner", "all"] = Field(
+        default="inner", description="inner: no residual sums; all: tied channels too"
+    )
+    round_to: int = Field(default=1, ge=1, le=64, description="surviving filters come in multiples of this")
+    rounding: Literal["up", "nearest"] = Field(default="up", description="which multiple of round_to is taken")
+    ramp_share: Share = Field(default=0.4, description="share of the epochs in which the PFR rises (cubic)")
+    freeze_share: Share = Field(default=0.3, description="share of the epochs at the end in which masks stay")
+
+    @field_validator("pfr")
+    @classmethod
+    def _no_negative_zero(cls, pfr: float) -> float:
+        return pfr + 0.0  # -0.0 would be another key
+
+    @model_validator(mode="after")
+    def _ramp_ends_before_freeze(self) -> Self:
+        if self.ramp_share + self.freeze_share > 1 + 1e-9:
+            msg = f"ramp_share {self.ramp_share} + freeze_share {self.freeze_share} is above 1: the ramp must end first"
+            raise ValueError(msg)
+        return self
+
+    def inert(self) -> frozenset[str]:
+        """Without pruning nothing that shapes the masks matters."""
+        if self.pfr == 0:
+            return frozenset({"scope", "round_to", "rounding", "ramp_share", "freeze_share"})
+        return frozenset({"rounding"}) if self.round_to == 1 else frozenset()
+
+
+class L1PruneConfig(PruneFields):
+    """Filters with the smallest mean |w| pruned, the others fp32 (Li et al., ICLR 2017, with a ramp)."""
+
+    method: Literal["l1_prune"] = "l1_prune"
+
+    def canonical(self) -> CompressBase:
+        """At PFR 0 it is plain finetuning."""
+        return FinetuneConfig(epochs=self.epochs, lr=self.lr) if self.pfr == 0 else self
