@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainables.sources": {"errors"},
     "trainables.models": {"config", "errors", "model_names", "sources", "quantize", "training.randomness"},
     "trainables.pruning": {"config", "errors", "quantize", "models"},
-    "trainables.methods": {"config", "errors", "quantize", "pruning", "data", "models", "training"},
+    "trainables.methods": {"config", "method_config", "errors", "quantize", "pruning", "data", "models", "training"},
     "trainables.active": {
         "config", "errors", "keys", "quantize", "pruning", "data", "models", "training", "select_config",
     },

@@ -44,6 +44,7 @@ METHOD_CASES: dict[str, dict[str, object]] = {
     "binary": {"method": "binary"},
     "l1_prune": {"method": "l1_prune", "pfr": 0.5},
     "finetune": {"method": "finetune"},
+    "decompose": {"method": "decompose", "between": "norm"},
 }
 TRAIN_CASES: dict[str, dict[str, dict[str, object]]] = {
     "onecycle": {},

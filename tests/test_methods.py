@@ -3,66 +3,45 @@
 import copy
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from tiny_methods import BN_FIRST, MODEL, TINY, assert_same, dense, facts, header, images, settings, trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.config import (
     BinaryConfig,
+    BinaryFields,
     CompressConfig,
-    DataConfig,
     FinetuneConfig,
     L1PruneConfig,
     ModelConfig,
     StqConfig,
-    TrialConfig,
-    resolve,
 )
-from trainables.data.load import Dataset, load, normalise
+from trainables.data.load import Dataset, normalise
 from trainables.errors import InfeasibleError
 from trainables.export import compact
-from trainables.export.packed import PackedHeader, pack, unpack
+from trainables.export.packed import pack, unpack
 from trainables.measure.cost import cost, ratios
-from trainables.methods.base import Method
 from trainables.methods.l1_prune import L1Prune
+from trainables.methods.layers import layers_outside
 from trainables.methods.registry import METHODS, create
-from trainables.methods.stq import Stq, quantized_layers
+from trainables.methods.stq import Stq
 from trainables.models.build import build, initialise
 from trainables.models.compact import Compact
 from trainables.pruning.groups import channel_groups
 from trainables.pruning.ramp import kept_channels
 from trainables.quantize import Int8Activation, Quantized
-from trainables.training.loop import Settings, fit, predict
+from trainables.training.loop import fit, predict
 from trainables.training.randomness import generator
 
 torch.set_num_threads(1)
 
-TINY: dict[str, CompressConfig] = {
-    "stq": StqConfig(pfr=0.4, scope="all", epochs=6, lr=0.1),
-    "threshold mode": StqConfig(mode="threshold", max_zero_share=0.5, min_filters=2, epochs=6, lr=0.1),
-    "global budget": StqConfig(pfr=0.3, budget="global", min_filters=2, score="mean_abs", epochs=6, lr=0.1),
-    "ternary weights": StqConfig(pfr=0.2, weights="ternary", epochs=6, lr=0.1),
-    "two values": StqConfig(pfr=0.2, scale="two_valued", epochs=6, lr=0.1),
-    "int8 inputs": StqConfig(pfr=0.2, activations="int8", epochs=6, lr=0.1),
-    "sign inputs": StqConfig(pfr=0.2, scope="all", activations="sign", epochs=6, lr=0.1),
-    "ternary both": StqConfig(pfr=0.2, weights="ternary", activations="ternary", epochs=6, lr=0.1),
-    "distilled": StqConfig(pfr=0.4, distill=0.5, temperature=2.0, epochs=6, lr=0.1),
-    "l1_prune": L1PruneConfig(pfr=0.4, scope="inner", epochs=6, lr=0.1),
-    "finetune": FinetuneConfig(epochs=6, lr=0.1),
-}
-
-
-MODEL = ModelConfig(name="resnet8", width=6)
-BN_FIRST = ModelConfig(name="resnet8", width=6, block="bn_first")
-
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    config = TrialConfig(data=DataConfig(name="digits", train_size=800), model=MODEL)
-    return load(resolve(config, "fp32").data, 0, Path())
+    return images()
 
 
 @pytest.fixture(scope="module")
@@ -75,31 +54,6 @@ def parent(data: Dataset) -> nn.Module:
 def bn_first_parent(data: Dataset) -> nn.Module:
     """The same with blocks that begin with BN."""
     return dense(data, BN_FIRST)
-
-
-def dense(data: Dataset, config: ModelConfig) -> nn.Module:
-    model = build(config, 1, 10)
-    initialise(model, generator(0, "init"))
-    fit(model, data, settings(4, lr=0.1), 0)
-    return model
-
-
-def settings(epochs: int, lr: float = 0.05) -> Settings:
-    return Settings(epochs, lr, 0.9, 5e-4, 60, "onecycle", 0.0, "fp32", "none", "cpu")
-
-
-def header(data: Dataset, model: ModelConfig = MODEL) -> PackedHeader:
-    mean, std = tuple(data.mean.tolist()), tuple(data.std.tolist())
-    return PackedHeader(model=model, channels=1, classes=10, image_size=8, mean=mean, std=std)
-
-
-def trained(parent: nn.Module, data: Dataset, config: CompressConfig) -> tuple[nn.Module, Method]:
-    """A copy of the parent after the method's training, not finalized."""
-    model, method = copy.deepcopy(parent), create(config)
-    method.transform(model, normalise(data.train.images[:1], data))
-    method.calibrate(model, normalise(data.train.images[:100], data))
-    fit(model, data, settings(config.epochs, config.lr), 0, method)
-    return model, method
 
 
 def masks(parent: nn.Module, config: StqConfig) -> list[list[bool]]:
@@ -116,7 +70,11 @@ def test_every_method_has_a_tiny_setting() -> None:
 
 
 def has_low_bit_inputs(config: CompressConfig) -> bool:
-    return isinstance(config, StqConfig) and config.activations in ("sign", "ternary")
+    return isinstance(config, BinaryFields) and config.activations in ("sign", "ternary")
+
+
+PRUNES = (StqConfig, L1PruneConfig)
+KEEPS_EVERY_MAC = (FinetuneConfig,)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -133,11 +91,11 @@ def test_a_method_trains_and_its_network_stays_the_same_in_every_form(
     assert_same(predict(finished.model, data.test, data), masked)
     stored = compact.restore(build(architecture, 1, 10), compact.save(finished))
     assert_same(predict(stored.model, data.test, data), masked)
-    assert (stored.bits, stored.activations, stored.input_bits) == facts(finished)
+    assert facts(stored) == facts(finished)
     packed = pack(finished, header(data, architecture))
     unpacked, read = unpack(packed)
     assert read == header(data, architecture)
-    assert (unpacked.bits, unpacked.activations, unpacked.input_bits) == facts(finished)
+    assert facts(unpacked) == facts(finished)
     # a sum that is rounded another way may fall on the other side of a step
     share = 0.98 if finished.activations else 1.0
     assert_same(predict(unpacked.model, data.test, data), masked, share)
@@ -145,23 +103,13 @@ def test_a_method_trains_and_its_network_stays_the_same_in_every_form(
     check_figures(dense, finished, config, len(packed))
 
 
-def facts(network: Compact) -> tuple[object, ...]:
-    return network.bits, network.activations, network.input_bits
-
-
-def assert_same(logits: Tensor, expected: Tensor, share: float = 1.0) -> None:
-    """Equal up to rounding for at least `share` of the images."""
-    close = (torch.isclose(logits, expected, rtol=1e-4, atol=1e-4)).all(1) & (logits.argmax(1) == expected.argmax(1))
-    assert float(close.float().mean()) >= share
-
-
 def check_figures(parent: nn.Module, finished: Compact, config: CompressConfig, packed_bytes: int) -> None:
     example = torch.zeros(1, 1, 8, 8)
     found = ratios(parent, finished.model, finished.bits, packed_bytes)
     assert all(math.isfinite(value) and value > 0.9 for value in (found.compression, found.payload_compression))
-    pruned = isinstance(config, StqConfig | L1PruneConfig)
-    assert (cost(finished.model, finished.bits, example).macs < cost(parent, {}, example).macs) == pruned
-    assert bool(finished.kept) == pruned
+    fewer = cost(finished.model, finished.bits, example).macs < cost(parent, {}, example).macs
+    assert fewer != isinstance(config, KEEPS_EVERY_MAC)
+    assert bool(finished.kept) == isinstance(config, PRUNES)
     modules = dict(finished.model.named_modules())
     for name, (kept, of) in finished.kept.items():
         assert modules[name].get_parameter("weight").shape[0] == kept
@@ -305,7 +253,7 @@ def test_binary_layers_hold_two_values_a_filter_and_the_ends_do_not(parent: nn.M
 def test_full_precision_names_roles(parent: nn.Module, roles: tuple[str, ...], fp32: set[str]) -> None:
     config = StqConfig.model_validate({"full_precision": roles})
     layers = {name for name, m in parent.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    assert set(quantized_layers(parent, config.full_precision)) == layers - fp32
+    assert set(layers_outside(parent, config.full_precision)) == layers - fp32
 
 
 def test_two_thresholds_give_different_masks(parent: nn.Module) -> None:

@@ -1,7 +1,5 @@
 """The packed file: exact sizes, equal outputs, and no crash and no large memory on bad bytes."""
 
-import hashlib
-import json
 import resource
 import struct
 import zlib
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from forged_files import forged_file, manifest_bytes, manifest_of, signed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -177,10 +176,6 @@ def test_every_family_is_packed(family: dict[str, object]) -> None:
     data = pack(Compact(model), head)
     torch.testing.assert_close(unpack(data)[0].model(x), model.eval()(x), rtol=1e-4, atol=1e-4)
     assert struct.unpack_from("<4sH", data)[1] == (2 if config.name == "convnext_tiny" else 1)
-
-
-def manifest_bytes(data: bytes) -> int:
-    return int(struct.unpack_from("<4sHI", data)[2])
 
 
 def norms_and_ends(model: nn.Module) -> int:
@@ -384,26 +379,10 @@ def test_any_other_bytes_are_refused(data: bytes) -> None:
         unpack(data)
 
 
-def signed(manifest: bytes, blob: bytes, version: int = 1) -> bytes:
-    """A file with a right checksum, whatever it holds."""
-    body = struct.pack("<4sHI", b"PKNN", version, len(manifest)) + manifest + blob
-    return body + hashlib.blake2b(body, digest_size=8).digest()
-
-
-def manifest_of(data: bytes) -> dict[str, Any]:
-    return json.loads(zlib.decompress(data[10 : 10 + manifest_bytes(data)]))
-
-
 def forged(
     changes: Mapping[str, Any], blob_change: int = 0, of: bytes = PACKED, version: int | None = None, first: bytes = b""
 ) -> bytes:
-    """A file with a right checksum, other entries in its manifest, and a blob that begins with `first`."""
-    manifest = {**manifest_of(of), **changes}
-    blob = of[10 + manifest_bytes(of) : -8]
-    blob = blob[:blob_change] if blob_change < 0 else blob + bytes(blob_change)
-    blob = first + blob[len(first) :]
-    version = version or int(struct.unpack_from("<4sH", of)[1])
-    return signed(zlib.compress(json.dumps(manifest).encode()), blob, version)
+    return forged_file(changes, blob_change, of=of, version=version, first=first)
 
 
 def newer(changes: Mapping[str, Any], blob_change: int = 0) -> bytes:
@@ -440,7 +419,7 @@ WIDE = {**HEADER, "model": {"name": "resnet18", "width": 1024}, "classes": 100_0
         (signed(b"no zlib", b""), "manifest"),
         (signed(zlib.compress(b"[" * 100_000), b""), "manifest"),
         (signed(zlib.compress(bytes(50_000_000)), b""), "manifest"),
-        (signed(b"", b"", version=3), "has version 3; this release reads up to version 2"),
+        (signed(b"", b"", version=4), "has version 4; this release reads up to version 3"),
         (signed(b"", b"", version=0), "has version 0"),
         (forged({}, version=2), "says version 2 and holds what is of version 1"),
         (forged({}, of=NEWER, version=1), "says version 1 and holds what is of version 2"),

@@ -189,6 +189,7 @@ STUDIES = {
     "al_budget": 72,
     "al_pfr_joint": 30,
     "search_grid": 1620,
+    "decompose": 27,
 }
 
 

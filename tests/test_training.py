@@ -200,7 +200,7 @@ class Recorder(Method):
         self.calls.append("loss")
         return task + self.weight * model.get_parameter("classifier.weight").square().sum() if self.weight else task
 
-    def after_step(self, model: nn.Module) -> None:
+    def after_step(self, model: nn.Module, lr: float) -> None:
         self.calls.append("step")
 
     def after_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:

@@ -1,6 +1,7 @@
 """The selection network as strategies see it: what it says of images, read once, and what its training shows."""
 
 import time
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +137,10 @@ class FlipCounter:
         """The task's."""
         return task
 
-    def after_step(self, model: nn.Module) -> None:
+    def after_step(self, model: nn.Module, lr: float) -> None:
+        """Nothing to do."""
+
+    def adopt(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Nothing to do."""
 
     def after_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trainables.config import ActivationKind
 from trainables.errors import TrialError
 from trainables.models.compact import Compact
+from trainables.models.edits import Edits, dumped, install, parsed
 from trainables.pruning.cut import adopt_shape
 from trainables.quantize import Activation, install_activations
 
@@ -21,7 +22,7 @@ _KINDS = frozenset(get_args(ActivationKind)) - {"float"}
 
 
 def save(network: Compact, labelled: Tensor | None = None) -> bytes:
-    """The tensors, bits, activations and bits of inputs of `network`; equal networks give equal bytes.
+    """The tensors, bits, activations, bits of inputs and edits of `network`; equal networks give equal bytes.
 
     `kept` is no part of it: it follows from the tensors' shapes and the dense network's. `labelled`, int64, are the
     training images that the network may see, where not all of them have a label.
@@ -43,11 +44,13 @@ def _facts(network: Compact) -> dict[str, Any]:
         facts["activations"] = {name: [a.kind, a.value] for name, a in network.activations.items()}
     if network.input_bits:
         facts["input_bits"] = dict(network.input_bits)
+    if network.edits:
+        facts["edits"] = dumped(network.edits)
     return facts
 
 
 def load(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors that `save` was given, and its facts: `bits`, and where there are any `activations`, `input_bits`.
+    """The tensors that `save` was given, and its facts, of which only `bits` is always there.
 
     Raises:
         TrialError: the bytes are not such a file.
@@ -74,7 +77,7 @@ def labelled(data: bytes) -> Tensor | None:
 
 
 def restore(model: nn.Module, data: bytes) -> Compact:
-    """Make the dense `model` the network that `data` holds: its shapes, tensors and activations, in place.
+    """Make the dense `model` the network that `data` holds: its edits, shapes, tensors and activations, in place.
 
     `kept` is empty.
 
@@ -85,13 +88,15 @@ def restore(model: nn.Module, data: bytes) -> Compact:
     tensors, facts = load(data)
     try:
         activations = {name: _activation(*pair) for name, pair in dict(facts.get("activations", {})).items()}
+        edits: Edits = parsed(json.dumps(facts.get("edits", [])))
+        install(model, edits)
         resize(model, tensors)
         model.load_state_dict(tensors)
         install_activations(model, activations)
         bits, inputs = ({k: int(v) for k, v in dict(facts.get(f, {})).items()} for f in ("bits", "input_bits"))
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise _unreadable(data, error) from error
-    return Compact(model, bits, activations=activations, input_bits=inputs)
+    return Compact(model, bits, activations=activations, input_bits=inputs, edits=edits)
 
 
 def _activation(kind: Any, value: float) -> Activation:

@@ -14,9 +14,10 @@ from pydantic import Field, ValidationError, model_validator
 from trainables.config import ModelConfig, Section
 from trainables.errors import PackedFileError
 from trainables.export.coding import Storage
+from trainables.models.edits import MOST_EDITS, Edit, dumped
 
 MAGIC = b"PKNN"
-VERSION = 2
+VERSION = 3
 _PREFIX = struct.Struct("<4sHI")
 _DIGEST_BYTES = 8
 _MANIFEST_LIMIT = 1 << 20
@@ -46,10 +47,10 @@ class PackedHeader(Section):
 
 
 class Manifest(Section):
-    """The header, the shape of each layer's weight and how it is stored, and what version 2 added.
+    """The header, the shape of each layer's weight and how it is stored, and what versions 2 and 3 added.
 
     `input_bits` has one number a layer, 0 for fp32, or is empty; `activations` holds places among the model's modules;
-    `others` counts the tensors that belong to no layer.
+    `others` counts the tensors that belong to no layer. `edits` (version 3) put chains of layers in the place of some.
     """
 
     header: PackedHeader
@@ -58,6 +59,7 @@ class Manifest(Section):
     input_bits: tuple[Annotated[int, Field(ge=0, le=32)], ...] = ()
     activations: dict[Kind, tuple[int, ...]] = Field(default_factory=dict)
     others: int = 0
+    edits: Annotated[tuple[Edit, ...], Field(max_length=MOST_EDITS)] = ()
 
     @model_validator(mode="after")
     def _one_entry_a_layer(self) -> Self:
@@ -69,13 +71,18 @@ class Manifest(Section):
 
     def version(self) -> int:
         """The first version of the format that has all of it."""
+        if self.edits:
+            return 3
         new = self.input_bits or self.activations or self.others or not _FIRST_STORAGE.issuperset(self.storage)
         return 2 if new else 1
 
 
 def framed(manifest: Manifest, blob: bytes) -> bytes:
     """The packed file."""
-    text = json.dumps(manifest.model_dump(mode="json", exclude_defaults=True), separators=(",", ":"))
+    fields = manifest.model_dump(mode="json", exclude_defaults=True)
+    if manifest.edits:
+        fields["edits"] = dumped(manifest.edits)  # with the kinds of parts, which are defaults
+    text = json.dumps(fields, separators=(",", ":"))
     packed = zlib.compress(text.encode(), 9)
     body = _PREFIX.pack(MAGIC, manifest.version(), len(packed)) + packed + blob
     return body + _digest(body)

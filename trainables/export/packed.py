@@ -7,8 +7,8 @@ parameters and buffers as fp32; then in module order the value of each activatio
 The scales of a convolution of few bits that only a BN reads are folded into that BN, so that 4 bytes a filter are
 saved. Folding changes outputs by rounding alone; the classes predicted stay the same but for ties within that rounding.
 
-Version 1 has no ternary and no two-valued layers, no activations and no other tensors; a network without them is still
-written so.
+Version 1 has no ternary and no two-valued layers, no activations and no other tensors, version 2 no edits; a network
+without them is still written so.
 """
 
 import copy
@@ -29,6 +29,7 @@ from trainables.export.norms import fold_statistics, is_plain_norm, neutralise, 
 from trainables.export.skeleton import WithoutMemory, check_one_image
 from trainables.models.build import build
 from trainables.models.compact import Compact
+from trainables.models.edits import Edits, install
 from trainables.quantize import Activation, install_activations
 
 Layer = nn.Conv2d | nn.Linear | nn.BatchNorm2d
@@ -59,6 +60,7 @@ def pack(network: Compact, header: PackedHeader) -> bytes:
         input_bits=tuple(network.input_bits.get(name, 0) for name, _ in layers) if network.input_bits else (),
         activations=_by_kind(active),
         others=len(others),
+        edits=network.edits,
     )
     values = np.array([activation.value for _, activation in active if activation.kind != "sign"], "<f8")
     return framed(manifest, b"".join(chain((data for _, data in coded), starmap(_exact, others), [values.tobytes()])))
@@ -83,6 +85,7 @@ def unpack(data: bytes, allow_code: bool = False) -> tuple[Compact, PackedHeader
     manifest, blob = opened(data)
     header = manifest.header
     model = _built(header, allow_code)
+    _edit(model, manifest.edits)
     layers = list(_layers(model))
     if len(layers) != len(manifest.shapes):
         msg = f"the packed file lists {len(manifest.shapes)} layers; {header.model.name} has {len(layers)}"
@@ -100,7 +103,7 @@ def unpack(data: bytes, allow_code: bool = False) -> tuple[Compact, PackedHeader
     check_one_image(model.eval(), header.channels, header.image_size)
     bits = {name: BITS[kind] for (name, _), kind in zip(layers, manifest.storage, strict=True) if kind in BITS}
     inputs = {name: n for (name, _), n in zip(layers, manifest.input_bits, strict=False) if n}
-    return Compact(model, bits, activations=activations, input_bits=inputs), header
+    return Compact(model, bits, activations=activations, input_bits=inputs, edits=manifest.edits), header
 
 
 def _built(header: PackedHeader, allow_code: bool) -> nn.Module:
@@ -108,6 +111,21 @@ def _built(header: PackedHeader, allow_code: bool) -> nn.Module:
     own_code = header.model.code_sha256 is not None
     with nullcontext() if own_code else WithoutMemory():
         return build(header.model, header.channels, header.classes, allow_code=allow_code)
+
+
+def _edit(model: nn.Module, edits: Edits) -> None:
+    """Put the chains of layers in their places, without memory for weights.
+
+    Raises:
+        PackedFileError: they do not fit the network.
+
+    """
+    try:
+        with WithoutMemory():
+            install(model, edits)
+    except ValueError as error:
+        msg = f"the packed file's edits do not fit {type(model).__name__}: {error}"
+        raise PackedFileError(msg) from error
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:

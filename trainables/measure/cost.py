@@ -5,12 +5,14 @@ Convolutions and linear layers count; BN and activations do no multiply-accumula
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from trainables.config import CostConfig
+from trainables.models.edits import origins
 from trainables.models.modes import watch
 
 FP_BITS = 32
@@ -129,15 +131,19 @@ def cost(
 
 
 def ratios(dense: nn.Module, compact: nn.Module, bits: Mapping[str, int], packed_bytes: int) -> Ratios:
-    """How many times smaller `compact`, packed to `packed_bytes`, is than `dense`; layers are matched by name."""
+    """How many times smaller `compact`, packed to `packed_bytes`, is than `dense`.
+
+    Layers are matched by name; those of a chain that took the place of one count as that one together.
+    """
     whole, kept = layer_weights(dense), layer_weights(compact)
+    stored = Counter[str]()
+    for name, place in origins(whole, kept).items():
+        stored[place] += stored_bits(kept[name], bits.get(name, FP_BITS))
     return Ratios(
         compression=4 * sum(parameter.numel() for parameter in dense.parameters()) / packed_bytes,
         payload_compression=payload_compression(whole, kept, bits),
         hidden_compression=hidden_compression(whole, kept, bits),
-        layer_compression_max=max(
-            FP_BITS * count / stored_bits(kept[name], bits.get(name, FP_BITS)) for name, count in whole.items()
-        ),
+        layer_compression_max=max(FP_BITS * count / stored[name] for name, count in whole.items() if stored[name]),
     )
 
 
@@ -147,7 +153,13 @@ def payload_compression(dense: Mapping[str, int], kept: Mapping[str, int], bits:
 
 
 def hidden_compression(dense: Mapping[str, int], kept: Mapping[str, int], bits: Mapping[str, int]) -> float | None:
-    """The same over the layers in `bits` alone, so without the full-precision ends; None where there are none."""
+    """The same over the layers in `bits` alone, so without the full-precision ends; None where there are none.
+
+    A chain that took the place of a dense layer counts as a whole where any of its layers is in `bits`.
+    """
     if not bits:
         return None
-    return FP_BITS * sum(dense[name] for name in bits) / payload_bits({name: kept[name] for name in bits}, bits)
+    places = origins(dense, kept)
+    hidden = {places[name] for name in bits if name in places}
+    stored = {name: kept[name] for name, place in places.items() if place in hidden}
+    return FP_BITS * sum(dense[name] for name in hidden) / payload_bits(stored, bits)

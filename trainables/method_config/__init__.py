@@ -16,8 +16,9 @@ from trainables.method_config.binary import BinaryFields as BinaryFields
 from trainables.method_config.binary import StqConfig as StqConfig
 from trainables.method_config.pruning import L1PruneConfig as L1PruneConfig
 from trainables.method_config.pruning import PruneFields as PruneFields
+from trainables.method_config.structure import DecomposeConfig as DecomposeConfig
 
 CompressConfig = Annotated[
-    StqConfig | BinaryConfig | L1PruneConfig | FinetuneConfig,
+    StqConfig | BinaryConfig | L1PruneConfig | FinetuneConfig | DecomposeConfig,
     Field(discriminator="method", description="compression after training; absent: none"),
 ]

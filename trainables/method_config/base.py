@@ -1,13 +1,23 @@
 """What every compression method's config has."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from trainables.model_config import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 LayerRole = Literal["first", "last", "downsample"]
+
+
+def _in_order(roles: tuple[LayerRole, ...]) -> tuple[LayerRole, ...]:
+    if len(set(roles)) < len(roles):
+        msg = f"{list(roles)} names a layer role twice"
+        raise ValueError(msg)
+    return tuple(sorted(roles, key=get_args(LayerRole).index))
+
+
+LayerRoles = Annotated[tuple[LayerRole, ...], AfterValidator(_in_order)]
 
 
 class CompressBase(Section):

@@ -1,5 +1,7 @@
 """The contract of a compression method: a small object that fills some hooks."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -12,8 +14,15 @@ class Method:
     They are called in the order in which they stand here. What a hook keeps from one epoch to a later one lies in
     buffers of the model, or follows from the number of the epoch before which `before_epoch` is called: a training
     that was stopped goes on with the buffers as they were and a method that has seen `transform` and `calibrate`
-    alone. It may not read or set any global state, randomness included.
+    alone. It may not read or set any global state, randomness included: what it draws comes from `self.seed` and the
+    stream "method".
+
+    Attributes:
+        seed: of the trial, set before any hook is called.
+
     """
+
+    seed: int = 0
 
     def transform(self, model: nn.Module, example: Tensor) -> None:
         """Change the dense network in place before training; `example` is one image, shape (1, C, H, W)."""
@@ -22,7 +31,17 @@ class Method:
         """See a few normalised training images, shape (N, C, H, W), before the first step."""
 
     def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
-        """Called before epoch `epoch` (from 0) of `epochs`."""
+        """Called before epoch `epoch` (from 0) of `epochs`; may put other layers or parameters into the model.
+
+        New parameters are trained from then on, beginning with no momentum; `adopt` has to tell them from a checkpoint.
+        """
+
+    def adopt(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Give the model the structure that it had when `tensors`, its parameters and buffers by name, were stored.
+
+        Called after `transform` and `calibrate` where a training goes on. Only a method whose `before_epoch` changes
+        the structure has to fill it; the values are set afterwards.
+        """
 
     def loss(self, model: nn.Module, images: Tensor, logits: Tensor, task: Tensor) -> Tensor:
         """What a step minimises, a scalar: the task's loss `task`, or it and more.
@@ -34,8 +53,8 @@ class Method:
         """
         return task
 
-    def after_step(self, model: nn.Module) -> None:
-        """Called after each optimizer step."""
+    def after_step(self, model: nn.Module, lr: float) -> None:
+        """Called after each optimizer step, which had the rate `lr`."""
 
     def after_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
         """Called after epoch `epoch` (from 0) of `epochs`."""

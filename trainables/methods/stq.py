@@ -6,10 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from trainables.config import LayerRole, StqConfig
+from trainables.config import StqConfig
 from trainables.methods.base import Method
 from trainables.methods.inputs import calibrate, input_bits, quantize_inputs
-from trainables.models.build import first_layer, last_layer
+from trainables.methods.layers import layers_outside
 from trainables.models.compact import Compact
 from trainables.pruning.cut import cut_channels
 from trainables.pruning.filters import FilterPruner, Sparability, counts
@@ -73,7 +73,7 @@ class Stq(Method):
         if config.distill > 0:
             self.teacher = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
         groups = channel_groups(model, example, config.scope) if config.prunes() else ()
-        layers = quantized_layers(model, config.full_precision)
+        layers = layers_outside(model, config.full_precision)
         refuse_shared(model, example, layers)
         if config.activations != "float":
             self.activations = quantize_inputs(model, layers, _activation(config))
@@ -129,26 +129,6 @@ class Stq(Method):
 
     def _finished(self, module: nn.Module) -> Activation:
         return Activation("int8", module.step) if isinstance(module, Int8Activation) else _activation(self.config)
-
-
-def quantized_layers(model: nn.Module, full_precision: tuple[LayerRole, ...]) -> list[str]:
-    """Names of the convolutions and linear layers that no role in `full_precision` covers, in module order.
-
-    `first` is the first convolution, `last` the last linear layer, `downsample` every 1x1 convolution of a shortcut.
-    Subclasses of torch's layers stay fp32: who made them may read their weights elsewhere, as attention does.
-    """
-    layers = {name: m for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)}
-    roles: dict[LayerRole, set[str]] = {
-        "first": {first_layer(model)},
-        "last": {last_layer(model)},
-        "downsample": {name for name, layer in layers.items() if _is_shortcut(name, layer)},
-    }
-    kept = {name for role in full_precision for name in roles[role]}
-    return [name for name in layers if name not in kept]
-
-
-def _is_shortcut(name: str, layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and "downsample" in name.split(".")
 
 
 def _activation(config: StqConfig) -> Activation:

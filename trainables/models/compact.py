@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from trainables.models.edits import Edits
 from trainables.quantize import Activation
 
 FEW_BITS = 2
@@ -23,6 +24,7 @@ class Compact:
         kept: (kept, of) channels of each group of coupled channels in scope, by the name of its first producer.
         activations: modules that quantize what they give, by name.
         input_bits: of the inputs of a layer whose inputs are quantized, by its name; other inputs are fp32.
+        edits: what was put in the place of layers of the dense network, in order; channels may be cut since.
 
     """
 
@@ -31,6 +33,7 @@ class Compact:
     kept: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     activations: Mapping[str, Activation] = field(default_factory=dict)
     input_bits: Mapping[str, int] = field(default_factory=dict)
+    edits: Edits = ()
 
     @property
     def has_few_bit_activations(self) -> bool:

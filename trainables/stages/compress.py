@@ -1,5 +1,7 @@
 """Stage `compress`: a method trained in from the dense parent, and what it removed cut out."""
 
+from dataclasses import replace
+
 from trainables.config import Device, TrialConfig
 from trainables.data.load import Dataset, normalise
 from trainables.data.samples import calibration_images
@@ -27,9 +29,10 @@ def compress(
     if config.compress is None:
         msg = "a compress stage needs a compress section"
         raise ValueError(msg)
-    model = restore(config, data, parent).model
+    dense = restore(config, data, parent)
+    model = dense.model
     data = only(data, compact.labelled(parent))
-    method = create(config.compress)
+    method = create(config.compress, seed)
     method.transform(model, normalise(data.train.images[:1], data))
     method.calibrate(model, calibration_images(data, seed))
     schedule = settings(config, config.compress.epochs, config.compress.lr, device, data)
@@ -38,6 +41,7 @@ def compress(
     if paused is not None:
         return paused
     finished = method.finalize(model)
+    finished = replace(finished, edits=dense.edits + finished.edits)
     removed = sum(whole - kept for kept, whole in finished.kept.values())
     whole = sum(whole for _, whole in finished.kept.values())
     pfr_achieved = removed / whole if whole else 0.0

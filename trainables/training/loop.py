@@ -29,7 +29,7 @@ class Hooks(Protocol):
     """What a compression method does around the loop (`trainables.methods.base.Method` has these)."""
 
     def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
-        """Called before epoch `epoch` (from 0) of `epochs`."""
+        """Called before epoch `epoch` (from 0) of `epochs`; it may put other layers or parameters into the model."""
         ...
 
     def loss(self, model: nn.Module, images: Tensor, logits: Tensor, task: Tensor) -> Tensor:
@@ -40,12 +40,16 @@ class Hooks(Protocol):
         """
         ...
 
-    def after_step(self, model: nn.Module) -> None:
-        """Called after each optimizer step."""
+    def after_step(self, model: nn.Module, lr: float) -> None:
+        """Called after each optimizer step, which had the rate `lr`."""
         ...
 
     def after_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
         """Called after epoch `epoch` (from 0) of `epochs`."""
+        ...
+
+    def adopt(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Give the model the layers and shapes that `tensors` of a checkpoint, by name, have; values follow."""
         ...
 
 
@@ -122,9 +126,21 @@ class Training:
         self._data = data
         self._hooks = hooks
         self._validate = validate
-        self._optimizer = Sgd(model.parameters(), settings.momentum, settings.weight_decay)
         self._batches = _Batches(data, settings, seed)
-        self._step = step_of(model, self._optimizer, partial(_loss, settings=settings, hooks=hooks), settings.device)
+        self._optimize(None)
+
+    def _optimize(self, before: Sgd | None) -> None:
+        """Make the optimizer of the parameters as they are; those that `before` moved keep their velocities."""
+        settings, model = self.settings, self._model
+        self._optimizer = Sgd(model.parameters(), settings.momentum, settings.weight_decay, before)
+        loss = partial(_loss, settings=settings, hooks=self._hooks)
+        self._step = step_of(model, self._optimizer, loss, settings.device)
+
+    def _follow(self) -> None:
+        """Train the parameters that a hook put in the place of others."""
+        if not self._optimizer.moves(self._model.parameters()):
+            self._model.to(self.settings.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            self._optimize(self._optimizer)
 
     @property
     def finished(self) -> bool:
@@ -142,6 +158,7 @@ class Training:
         settings, hooks, epoch = self.settings, self._hooks, len(self.records)
         if hooks is not None:
             hooks.before_epoch(self._model, epoch, settings.epochs)
+            self._follow()
         start = time.perf_counter()
         loss = self._steps(epoch)
         seconds = time.perf_counter() - start
@@ -170,8 +187,12 @@ class Training:
             CheckpointError: the tensors are those of another training.
 
         """
-        own = self._trained()
         try:
+            if self._hooks is not None:
+                changing = ((name, tensor) for name, tensor in tensors.items() if name.startswith("model."))
+                self._hooks.adopt(self._model, {name.removeprefix("model."): tensor for name, tensor in changing})
+                self._follow()
+            own = self._trained()
             for name, tensor in own.items():
                 _fill(tensor, tensors[name])
             for name, source in self._batches.sources.items():
@@ -196,7 +217,7 @@ class Training:
         for number, (images, labels) in enumerate(self._batches.epoch()):
             total += self._step(images, labels, self._rate(epoch, number))
             if self._hooks is not None:
-                self._hooks.after_step(self._model)
+                self._hooks.after_step(self._model, self._rate(epoch, number))
         mean = float(total) / self._batches.steps  # the only wait for the device
         if not math.isfinite(mean):
             raise _diverged(f"the loss became {mean}", self.settings, epoch)

@@ -23,6 +23,7 @@ STREAMS: tuple[str, ...] = (
     "layers",
     "imbalance",
     "label_noise",
+    "method",
 )
 
 

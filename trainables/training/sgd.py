@@ -20,14 +20,30 @@ class Sgd:
         parameters: those that ask for no gradient are left alone.
         momentum: m; 0 is plain gradient descent.
         weight_decay: d.
+        before: an optimizer of the same network; v of the parameters that it moved goes on from there.
 
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        momentum: float,
+        weight_decay: float,
+        before: "Sgd | None" = None,
+    ) -> None:
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         groups = ([p for p in trained if p.ndim > 1], weight_decay), ([p for p in trained if p.ndim <= 1], 0.0)
-        self.groups = [(group, [torch.zeros_like(p) for p in group], decay) for group, decay in groups]
+        known = {} if before is None else before.speeds()
+        self.groups = [(group, [_speed(p, known) for p in group], decay) for group, decay in groups]
         self.momentum = momentum
+
+    def speeds(self) -> dict[nn.Parameter, Tensor]:
+        """The v of each parameter."""
+        return {p: v for group, velocities, _ in self.groups for p, v in zip(group, velocities, strict=True)}
+
+    def moves(self, parameters: Iterable[nn.Parameter]) -> bool:
+        """Whether it moves just those of `parameters` that ask for a gradient."""
+        return {p for p in parameters if p.requires_grad} == self.speeds().keys()
 
     @property
     def velocities(self) -> list[Tensor]:
@@ -64,3 +80,8 @@ class Sgd:
             maximize=False,
             is_first_step=False,
         )
+
+
+def _speed(parameter: nn.Parameter, known: dict[nn.Parameter, Tensor]) -> Tensor:
+    speed = known.get(parameter)
+    return torch.zeros_like(parameter) if speed is None else speed

@@ -1,0 +1,91 @@
+"""A tiny setting of every method, and what trains it on a few digits."""
+
+import copy
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import (
+    CompressConfig,
+    DataConfig,
+    FinetuneConfig,
+    L1PruneConfig,
+    ModelConfig,
+    StqConfig,
+    TrialConfig,
+    resolve,
+)
+from trainables.data.load import Dataset, load, normalise
+from trainables.export.packed import PackedHeader
+from trainables.method_config import DecomposeConfig
+from trainables.methods.base import Method
+from trainables.methods.registry import create
+from trainables.models.build import build, initialise
+from trainables.models.compact import Compact
+from trainables.training.loop import Settings, fit
+from trainables.training.randomness import generator
+
+torch.set_num_threads(1)
+
+TINY: dict[str, CompressConfig] = {
+    "stq": StqConfig(pfr=0.4, scope="all", epochs=6, lr=0.1),
+    "threshold mode": StqConfig(mode="threshold", max_zero_share=0.5, min_filters=2, epochs=6, lr=0.1),
+    "global budget": StqConfig(pfr=0.3, budget="global", min_filters=2, score="mean_abs", epochs=6, lr=0.1),
+    "ternary weights": StqConfig(pfr=0.2, weights="ternary", epochs=6, lr=0.1),
+    "two values": StqConfig(pfr=0.2, scale="two_valued", epochs=6, lr=0.1),
+    "int8 inputs": StqConfig(pfr=0.2, activations="int8", epochs=6, lr=0.1),
+    "sign inputs": StqConfig(pfr=0.2, scope="all", activations="sign", epochs=6, lr=0.1),
+    "ternary both": StqConfig(pfr=0.2, weights="ternary", activations="ternary", epochs=6, lr=0.1),
+    "distilled": StqConfig(pfr=0.4, distill=0.5, temperature=2.0, epochs=6, lr=0.1),
+    "l1_prune": L1PruneConfig(pfr=0.4, scope="inner", epochs=6, lr=0.1),
+    "finetune": FinetuneConfig(epochs=6, lr=0.1),
+    "decompose": DecomposeConfig(width_share=0.5, epochs=6, lr=0.1),
+}
+
+
+MODEL = ModelConfig(name="resnet8", width=6)
+BN_FIRST = ModelConfig(name="resnet8", width=6, block="bn_first")
+
+
+@cache
+def images() -> Dataset:
+    config = TrialConfig(data=DataConfig(name="digits", train_size=800), model=MODEL)
+    return load(resolve(config, "fp32").data, 0, Path())
+
+
+def dense(data: Dataset, config: ModelConfig) -> nn.Module:
+    model = build(config, 1, 10)
+    initialise(model, generator(0, "init"))
+    fit(model, data, settings(4, lr=0.1), 0)
+    return model
+
+
+def settings(epochs: int, lr: float = 0.05) -> Settings:
+    return Settings(epochs, lr, 0.9, 5e-4, 60, "onecycle", 0.0, "fp32", "none", "cpu")
+
+
+def header(data: Dataset, model: ModelConfig = MODEL) -> PackedHeader:
+    mean, std = tuple(data.mean.tolist()), tuple(data.std.tolist())
+    return PackedHeader(model=model, channels=1, classes=10, image_size=8, mean=mean, std=std)
+
+
+def trained(parent: nn.Module, data: Dataset, config: CompressConfig) -> tuple[nn.Module, Method]:
+    """A copy of the parent after the method's training, not finalized."""
+    model, method = copy.deepcopy(parent), create(config)
+    method.transform(model, normalise(data.train.images[:1], data))
+    method.calibrate(model, normalise(data.train.images[:100], data))
+    fit(model, data, settings(config.epochs, config.lr), 0, method)
+    return model, method
+
+
+def facts(network: Compact) -> tuple[object, ...]:
+    """What a stored network says of itself beside its tensors."""
+    return network.bits, network.activations, network.input_bits, network.edits
+
+
+def assert_same(logits: Tensor, expected: Tensor, share: float = 1.0) -> None:
+    """Equal up to rounding for at least `share` of the images."""
+    close = (torch.isclose(logits, expected, rtol=1e-4, atol=1e-4)).all(1) & (logits.argmax(1) == expected.argmax(1))
+    assert float(close.float().mean()) >= share

@@ -1,0 +1,47 @@
+"""Which layers of a network a method works on."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from trainables.config import LayerRole
+from trainables.errors import InfeasibleError
+from trainables.models.build import first_layer, last_layer
+
+
+def layers_outside(model: nn.Module, roles: Sequence[LayerRole]) -> list[str]:
+    """Names of the convolutions and linear layers that no role in `roles` covers, in module order.
+
+    `first` is the first convolution, `last` the last linear layer, `downsample` every 1x1 convolution of a shortcut.
+    Subclasses of torch's layers are left out: who made them may read their weights elsewhere, as attention does.
+    """
+    layers = {name: m for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)}
+    covered: dict[LayerRole, set[str]] = {
+        "first": {first_layer(model)},
+        "last": {last_layer(model)},
+        "downsample": {name for name, layer in layers.items() if _is_shortcut(name, layer)},
+    }
+    kept = {name for role in roles for name in covered[role]}
+    return [name for name in layers if name not in kept]
+
+
+def _is_shortcut(name: str, layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and "downsample" in name.split(".")
+
+
+def convolutions_outside(
+    model: nn.Module, roles: Sequence[LayerRole], fits: Callable[[nn.Conv2d], bool], wanted: str
+) -> dict[str, nn.Conv2d]:
+    """The convolutions among `layers_outside` that `fits` takes, by name, in module order.
+
+    Raises:
+        InfeasibleError: there is none; the message says that `wanted` is.
+
+    """
+    named = ((name, model.get_submodule(name)) for name in layers_outside(model, roles))
+    found = {name: layer for name, layer in named if isinstance(layer, nn.Conv2d) and fits(layer)}
+    if not found:
+        kept = f" outside of {', '.join(roles)} (compress.keep)" if roles else ""
+        msg = f"{type(model).__name__} has no {wanted}{kept}"
+        raise InfeasibleError(msg)
+    return found
