@@ -28,8 +28,9 @@ import orchestrator
 from orchestrator.analysis.dominance import nondominated, on_grid
 from orchestrator.analysis.objectives import Objective, parse_objectives
 from orchestrator.analysis.rows import hashable
+from orchestrator.analysis.seed_model import expected_means
 from orchestrator.analysis.tables import is_config_column
-from orchestrator.search.adaptive import expected_means, uncertain
+from orchestrator.search.adaptive import uncertain
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.intp]

@@ -28,11 +28,11 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 import orchestrator
-from orchestrator.search.cells import listed
 from orchestrator.search.sampler import Sampler
-from orchestrator.search.space import Space, State
+from orchestrator.spec.cells import listed
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.model import SearchName, SearchSpec
+from orchestrator.spec.space import Space, State
 from orchestrator.spec.yaml_nodes import Value
 
 Floats = npt.NDArray[np.float64]

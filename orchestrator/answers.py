@@ -11,9 +11,10 @@ from rich.text import Text
 from orchestrator.analysis.changes import Comparison
 from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.tables import COLUMNS, is_config_column
-from orchestrator.reports import LEFT_OUT, say
+from orchestrator.reports import say
 from orchestrator.screen import number, plural
 from orchestrator.spec.leaves import optional_paths
+from orchestrator.words import LEFT_OUT
 
 ROWS_SHOWN = 100
 _ORDER = {"new": 0, "gone": 1, "kept": 2}

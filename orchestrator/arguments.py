@@ -61,6 +61,21 @@ def add_objectives(parser: argparse.ArgumentParser, default: str = "the objectiv
         )  # fmt: skip
 
 
+def add_skip_damaged(parser: argparse.ArgumentParser) -> None:
+    """`--skip-damaged`."""
+    about = "leave out files that cannot be read, with a warning"
+    parser.add_argument("--skip-damaged", action="store_true", help=about)
+
+
+def add_over(parser: argparse.ArgumentParser) -> None:
+    """`--over`: how the seeds of a setting are put together before they are compared."""
+    parser.add_argument(
+        "--over", choices=("seed", "expected", "none"),
+        help="compare means over the seeds, means that all seeds are expected to give, or single rows (default: seed; "
+        "expected where the study has adaptive repeats)",
+    )  # fmt: skip
+
+
 def asked_objectives(options: argparse.Namespace) -> dict[str, object]:
     """What `--max COLUMN[:TOLERANCE]` and `--min` ask for, as `parse_objectives` takes it."""
     asked: dict[str, object] = {}

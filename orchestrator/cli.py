@@ -14,7 +14,9 @@ from orchestrator.arguments import (
     add_allow_code,
     add_data_root,
     add_objectives,
+    add_over,
     add_results,
+    add_skip_damaged,
     add_study,
     asked_objectives,
     command_parser,
@@ -101,14 +103,17 @@ def _add_study_commands(commands: Subparsers) -> None:
 def _add_result_commands(commands: Subparsers) -> None:
     status = command_parser(commands, "status", _status, "how far the studies of a results root are")
     status.add_argument("study", nargs="?", help="only this one")
+    add_skip_damaged(status)
     add_results(status)
     show = command_parser(commands, "show", _show, "everything about one trial")
     show.add_argument("trial", help="trial_id, or its beginning")
+    add_skip_damaged(show)
     add_results(show)
     pareto = command_parser(commands, "pareto", _pareto, "the Pareto front of a study")
     pareto.add_argument("table", help="results/<study>, or a Parquet file")
     add_objectives(pareto)
-    pareto.add_argument("--over", default="seed", help="average over this first (default: seed; none: single rows)")
+    add_skip_damaged(pareto)
+    add_over(pareto)
     pareto.add_argument("--select-on", choices=("val_accuracy",), help="choose on it in place of accuracy")
     form = pareto.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print CSV")
@@ -261,34 +266,36 @@ def _status(options: argparse.Namespace) -> int:
     names = [options.study] if options.study else layout.studies()
     if not names:
         raise TableError(f"{options.results}: no study has results here; run one with: orchestrator sweep smoke.yaml")
-    status_report(console(), layout, names)
-    return 0
+    damaged = status_report(console(), layout, names)
+    return EXIT_USER_MISTAKE if damaged and not options.skip_damaged else 0
 
 
 def _show(options: argparse.Namespace) -> int:
     from orchestrator.layout import Layout
     from orchestrator.reports import trial_report
     from orchestrator.screen import console
+    from orchestrator.trials import find_trial
 
-    trial_report(console(), Layout(options.results), options.trial)
+    terminal, layout = console(), Layout(options.results)
+    found, left_out = find_trial(layout, options.trial, skip_damaged=options.skip_damaged)
+    sys.stderr.write("".join(f"warning: {line}\n" for line in left_out))
+    trial_report(terminal, layout, found)
     return 0
 
 
 def _pareto(options: argparse.Namespace) -> int:
-    from orchestrator.analysis.load import load
     from orchestrator.analysis.objectives import parse_objectives
-    from orchestrator.report.source import studied_objectives
+    from orchestrator.report.source import readable_trials, study_beside
     from orchestrator.reports import front_report
     from orchestrator.screen import console
 
-    df = load(options.table)
-    if asked := asked_objectives(options):
-        objectives = parse_objectives(asked, also=map(str, df.columns))
-    else:
-        objectives, unread = studied_objectives(options.table)
-        sys.stderr.write(f"warning: {unread}\n" if unread else "")
-    over = None if options.over == "none" else options.over
-    front: pd.DataFrame = df.pareto.front(objectives, over=over, select_on=options.select_on)
+    df, left_out = readable_trials(options.table, skip_damaged=options.skip_damaged)
+    study, asked = study_beside(options.table), asked_objectives(options)
+    objectives = parse_objectives(asked, also=map(str, df.columns)) if asked else study.objectives
+    unread = [] if asked or not study.warning else [study.warning]
+    sys.stderr.write("".join(f"warning: {line}\n" for line in (*left_out, *unread)))
+    over = None if options.over == "none" else options.over or study.over
+    front: pd.DataFrame = df.pareto.front(objectives, over=over, select_on=options.select_on, seeds=study.seeds)
     if options.csv:
         front.to_csv(sys.stdout, index=False)
     elif options.json:

@@ -4,10 +4,16 @@ import argparse
 import json
 import math
 import sys
-import warnings
 from typing import TYPE_CHECKING
 
-from orchestrator.arguments import Subparsers, add_objectives, asked_objectives, command_parser
+from orchestrator.arguments import (
+    Subparsers,
+    add_objectives,
+    add_over,
+    add_skip_damaged,
+    asked_objectives,
+    command_parser,
+)
 from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
@@ -15,6 +21,7 @@ if TYPE_CHECKING:
 
     from orchestrator.analysis.changes import Comparison
     from orchestrator.analysis.objectives import Objective
+    from orchestrator.report.source import Study
 
 
 def add_compare_command(commands: Subparsers) -> None:
@@ -25,13 +32,13 @@ def add_compare_command(commands: Subparsers) -> None:
     compare.add_argument("before", metavar="A", help="results/<study>, or a Parquet file")
     compare.add_argument("after", metavar="B", help="the same, to compare with it")
     add_objectives(compare, "the objectives of both studies, where they agree")
-    compare.add_argument("--over", default="seed", help="average over this first (default: seed; none: single rows)")
+    add_over(compare)
     compare.add_argument("--select-on", choices=("val_accuracy",), help="choose on it in place of accuracy")
     compare.add_argument(
         "--reference", action="append", default=[], metavar="COLUMN=VALUE",
         help="worst value that counts in the hypervolumes (default: the worst of both tables)",
     )  # fmt: skip
-    compare.add_argument("--skip-damaged", action="store_true", help="leave out unreadable files of a folder of tables")
+    add_skip_damaged(compare)
     form = compare.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print the trials as CSV")
     form.add_argument("--json", action="store_true", help="print one JSON object: hypervolume, reference and trials")
@@ -40,12 +47,16 @@ def add_compare_command(commands: Subparsers) -> None:
 def _compare(options: argparse.Namespace) -> int:
     from orchestrator.analysis.changes import compare
     from orchestrator.analysis.objectives import parse_objectives
+    from orchestrator.report.source import study_beside
 
     before, after = (_loaded(path, skip_damaged=options.skip_damaged) for path in (options.before, options.after))
     known = [str(name) for name in (*before.columns, *after.columns)]
     asked = asked_objectives(options)
-    objectives = parse_objectives(asked, also=known) if asked else _studied(options.before, options.after)
-    over = None if options.over == "none" else options.over
+    studies = study_beside(options.before), study_beside(options.after)
+    paths = f"{options.before} and {options.after}"
+    objectives = parse_objectives(asked, also=known) if asked else _studied(*studies, paths)
+    usual = "expected" if any(study.over == "expected" for study in studies) else "seed"
+    over = None if options.over == "none" else options.over or usual
     found = compare(
         before, after, objectives, reference=_reference(options.reference), over=over, select_on=options.select_on
     )
@@ -61,30 +72,25 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _studied(before: str, after: str) -> "tuple[Objective, ...]":
+def _studied(before: "Study", after: "Study", paths: str) -> "tuple[Objective, ...]":
     """The objectives that both studies have, else the default ones."""
     from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, parse_objectives
-    from orchestrator.report.source import studied_objectives
 
-    (ours, unread), (theirs, unread_too) = studied_objectives(before), studied_objectives(after)
-    for why in filter(None, dict.fromkeys((unread, unread_too))):
+    for why in filter(None, dict.fromkeys((before.warning, after.warning))):
         sys.stderr.write(f"warning: {why}\n")
-    if set(ours) == set(theirs):
-        return ours
+    if set(before.objectives) == set(after.objectives):
+        return before.objectives
     usual = parse_objectives(DEFAULT_OBJECTIVES)
     columns = ", ".join(one.column for one in usual)
-    sys.stderr.write(f"{before} and {after} have different objectives; compared by {columns} (else: --max, --min)\n")
+    sys.stderr.write(f"{paths} have different objectives; compared by {columns} (else: --max, --min)\n")
     return usual
 
 
 def _loaded(path: str, *, skip_damaged: bool) -> "pd.DataFrame":
-    from orchestrator.analysis.load import load
-    from orchestrator.analysis.parts import DamagedFileWarning
+    from orchestrator.report.source import readable_trials
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DamagedFileWarning)
-        df = load(path, skip_damaged=skip_damaged)
-    sys.stderr.write("".join(f"warning: {one.message}\n" for one in caught))
+    df, left_out = readable_trials(path, skip_damaged=skip_damaged)
+    sys.stderr.write("".join(f"warning: {line}\n" for line in left_out))
     return df
 
 

@@ -80,7 +80,8 @@ def export_trial(request: ExportRequest, layout: Layout) -> tuple[Path, Facts]:
     """
     if not request.trial:
         raise DeployError("which trial? give its trial_id, or the beginning of it, from the tables of a study")
-    row = find_trial(layout, request.trial)[0]
+    rows, _ = find_trial(layout, request.trial)
+    row = rows[0]
     records = replay(layout.ledger).records
     artifact = _artifact(row, records, layout, request.format)
     folder = request.out or Path(f"{row['study']}-{row['trial_id']}-{request.format}")

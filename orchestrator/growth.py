@@ -1,6 +1,6 @@
 """Trials that are added to a plan while it runs: the seam between a search that learns and the driver.
 
-Whatever adds trials looks at finished ones alone, and at nothing but what it may (see `search.guide`).
+Whatever adds trials looks at finished ones alone, and at nothing but what it may (see `spec.guide`).
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -9,18 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from orchestrator.analysis.dominance import losses_of, nondominated, signs
-from orchestrator.analysis.repeats import cell_numbers, mean_over_seeds
-from orchestrator.analysis.rows import need, numbers
 from orchestrator.compaction import trial_row
 from orchestrator.ledger import Event, StageRecord
 from orchestrator.plan import Plan, Planner, Trial, always_varied
-from orchestrator.search.adaptive import expected_means, uncertain
-from orchestrator.search.cells import Cell
-from orchestrator.search.guide import guiding, losses
-from orchestrator.spec.model import StudySpec
+from orchestrator.search.adaptive import uncertain
+from orchestrator.spec.cells import Cell
+from orchestrator.spec.guide import guiding, losses
 
 Records = Mapping[str, StageRecord]
 Row = Mapping[str, Any]
@@ -115,44 +110,6 @@ class AdaptiveRepeats:
                 further.append(same[len(trials)])
                 trials.append(self._planner.trial(further[-1]))
         return len(self._planner.add(further))
-
-
-def front_of_repeats(df: pd.DataFrame, spec: StudySpec) -> pd.DataFrame:
-    """The front of a table whose configs have more seeds or fewer, one row a config, as `front(over="seed")` gives it.
-
-    Configs are compared by the means that all seeds are expected to give (`adaptive.expected_means`): one that has the
-    kind seeds alone is no better for it. A trial that failed, or lacks a finite value of an objective, counts as not
-    run. Of each config the seeds before the first that did not run are taken, in the study's order; one without any is
-    left out.
-
-    Raises:
-        TableError: the column of an objective is absent or holds no numbers, or cells cannot be told apart.
-
-    """
-    names = [one.column for one in spec.objectives]
-    need(df, names)
-    cells = df[(df["role"] == "cell") & (df["status"] == "complete")]
-    finite = np.all([np.isfinite(numbers(cells, name)) for name in names], axis=0)
-    cells = _first_seeds(cells[finite], spec.seeds)
-    if cells.empty:
-        return cells
-    means, part = mean_over_seeds(cells, names), cell_numbers(cells)
-    values = np.stack([numbers(cells, name) for name in names], axis=1) * signs(spec.objectives)
-    expected = expected_means([values[part == one] for one in range(len(means))], spec.objectives, len(spec.seeds))
-    return means[nondominated(losses_of(expected * signs(spec.objectives), spec.objectives))]
-
-
-def _first_seeds(cells: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
-    """The rows of each config from the first of `seeds` on, up to one that is not there, in the order of `seeds`."""
-    places = {seed: place for place, seed in enumerate(seeds)}
-    place = np.array([places.get(seed, len(seeds)) for seed in cells["seed"]], dtype=np.float64)
-    cells = cells.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
-    if cells.empty:
-        return cells
-    place.sort()
-    # Of a seed that is there twice both rows stay, for `mean_over_seeds` to tell.
-    turn = pd.Series(place).groupby(cell_numbers(cells)).rank(method="dense").to_numpy() - 1
-    return cells[(turn == place) & (place < len(seeds))].reset_index(drop=True)
 
 
 def _without_gap(same: Sequence[Cell], seeds: Sequence[int]) -> tuple[Cell, ...]:

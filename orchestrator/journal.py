@@ -15,8 +15,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from orchestrator.errors import RunError
-from orchestrator.search.guide import guiding
 from orchestrator.search.sampler import Parameter, Sampler
+from orchestrator.spec.guide import guiding
 from orchestrator.spec.model import StudySpec
 
 _BEGINNING = b'{"op_code"'

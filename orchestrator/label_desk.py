@@ -9,8 +9,8 @@ from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
 from orchestrator.label_files import RESTART, StoredRound, nameable, write
 from orchestrator.layout import Layout
-from orchestrator.search.cells import cells
 from orchestrator.sources import Sources
+from orchestrator.spec.cells import cells
 from orchestrator.spec.model import StudySpec
 from trainables.config import Device, Precision, SelectConfig, TrialConfig, resolve
 from trainables.data.folder import FolderFacts

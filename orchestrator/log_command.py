@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from orchestrator.arguments import Subparsers, command_parser
+from orchestrator.arguments import Subparsers, add_skip_damaged, command_parser
 from orchestrator.loggers.registry import LOGGERS
 
 
@@ -14,6 +14,7 @@ def add_log_command(commands: Subparsers) -> None:
     log.add_argument("table", metavar="RESULTS", help="results/<study>, or a Parquet file")
     log.add_argument("--to", required=True, choices=tuple(LOGGERS), help="the tool that is to have the runs")
     log.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder in which it keeps them")
+    add_skip_damaged(log)
 
 
 def _log(options: argparse.Namespace) -> int:
@@ -21,9 +22,10 @@ def _log(options: argparse.Namespace) -> int:
 
     from orchestrator.loggers.registry import open_logger
     from orchestrator.loggers.runs import Logged, log_runs
-    from orchestrator.report.source import read
+    from orchestrator.report.source import HISTORY, read
 
-    source = read(options.table)
+    source = read(options.table, beside={HISTORY}, skip_damaged=options.skip_damaged)
+    sys.stderr.write("".join(f"warning: {warning}\n" for warning in source.warnings))
     total = Logged(0, 0, 0, 0)
     for study, rows in source.trials.groupby("study", sort=False):
         logger = open_logger(options.to, str(study), options.out)

@@ -20,7 +20,7 @@ from orchestrator.lines import (
 from orchestrator.lines import always_varied as always_varied
 from orchestrator.lines import without_effect as without_effect
 from orchestrator.memory import many_objects
-from orchestrator.search.cells import Cell, Excluded, cells
+from orchestrator.spec.cells import Cell, Excluded, cells
 from orchestrator.spec.model import StudySpec
 from trainables.config import TrialConfig
 from trainables.keys import PathFinder, Stage, StageKind

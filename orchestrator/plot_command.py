@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.arguments import Subparsers, command_parser
+from orchestrator.arguments import Subparsers, add_skip_damaged, command_parser
 from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
@@ -24,6 +24,14 @@ _MEANT_FOR: Mapping[str, tuple[str, ...]] = {
     "time": (),
 }
 """The options of each kind, beside those of all."""
+
+_BESIDE: Mapping[str, tuple[str, ...]] = {
+    "front": (),
+    "curves": ("_history.parquet",),
+    "heatmap": (),
+    "time": ("_stages.parquet", "_latency.parquet"),
+}
+"""The tables that a kind reads beside the trials."""
 
 
 def add_plot_command(commands: Subparsers) -> None:
@@ -44,6 +52,7 @@ def add_plot_command(commands: Subparsers) -> None:
     plot.add_argument(
         "--width", type=float, default=COLUMN_MM, metavar="MM", help="of the picture (default: 85, a column; 180: two)"
     )
+    add_skip_damaged(plot)
 
 
 def _plot(options: argparse.Namespace) -> int:
@@ -52,7 +61,8 @@ def _plot(options: argparse.Namespace) -> int:
 
     _refuse_others(options)
     check_file(options.out)
-    source = read(options.table)
+    source = read(options.table, beside=_BESIDE[options.kind], skip_damaged=options.skip_damaged)
+    sys.stderr.write("".join(f"warning: {warning}\n" for warning in source.warnings))
     _PICTURES[options.kind](options, source)
     sys.stdout.write(f"{options.out}: {options.kind} of {options.table}, {options.width:g} mm wide\n")
     return 0
@@ -71,7 +81,10 @@ def _front(options: argparse.Namespace, source: "Source") -> None:
     from orchestrator.analysis.picture_front_parts import FrontRequest
 
     x, y = _two_objectives(options, source)
-    asked = FrontRequest(x, y, tuple(options.mark or ()), options.colour, options.label, options.width)
+    study = source.study
+    asked = FrontRequest(
+        x, y, tuple(options.mark or ()), options.colour, options.label, options.width, study.over, study.seeds
+    )
     front_picture(source.trials, asked, options.out)
 
 
@@ -133,14 +146,9 @@ def _heatmap(options: argparse.Namespace, source: "Source") -> None:
 
 
 def _time(options: argparse.Namespace, source: "Source") -> None:
-    from orchestrator.analysis.load import load
     from orchestrator.analysis.picture_time import time_picture
 
-    if isinstance(source.stages, str) and "cannot be read" in source.stages:
-        raise TableError(f"plot: {source.stages}")
-    stages = None if isinstance(source.stages, str) else source.stages
-    beside = source.folder / "_latency.parquet" if source.folder else None
-    latency = load(beside) if beside is not None and beside.exists() else None
+    stages, latency = (None if isinstance(part, str) else part for part in (source.stages, source.latency))
     time_picture(source.trials, options.out, stages=stages, latency=latency, width_mm=options.width)
 
 

@@ -24,8 +24,8 @@ from orchestrator.spec.leaves import optional_paths
 from orchestrator.spec.load import shipped_studies
 from orchestrator.spec.model import Constraint, StudySpec
 from orchestrator.sweep import Summary
-from orchestrator.trials import find_trial
-from orchestrator.words import brief
+from orchestrator.trials import Row
+from orchestrator.words import LEFT_OUT, brief
 from trainables.export.facts import Facts
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from trainables.runtimes.deployed import Prediction
 
 ROWS_SHOWN = 20
-LEFT_OUT = {"status": "not complete", "mixed_hosts": "timed on different machines", "missing": "without a value"}
 
 
 def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
@@ -62,8 +61,6 @@ def _front(terminal: Console, df: "pd.DataFrame", spec: StudySpec) -> "pd.DataFr
     """The front that a sweep ends with."""
     if spec.search.repeats == "full":
         return df.pareto.front(spec.objectives, over="seed")
-    from orchestrator.growth import front_of_repeats
-
     cells = df[df["role"] == "cell"]
     configs = len(cells.drop(columns="seed")[_varied(df)].drop_duplicates())
     whole = (
@@ -73,7 +70,7 @@ def _front(terminal: Console, df: "pd.DataFrame", spec: StudySpec) -> "pd.DataFr
         terminal,
         f"{plural(len(cells), 'trial')} in place of the {whole}; compared by what all seeds are expected to give",
     )
-    return front_of_repeats(df, spec)
+    return df.pareto.front(spec.objectives, over="expected", seeds=spec.seeds)
 
 
 def _keeping(terminal: Console, df: "pd.DataFrame", where: Sequence[Constraint]) -> "pd.DataFrame":
@@ -197,17 +194,19 @@ def latency_report(terminal: Console, plan: Plan, records: Mapping[str, StageRec
     say(terminal, f"latency: {len(open_still)} of {plural(asked, 'observation')} to measure{time}")
 
 
-def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> None:
-    """How far each study is, and whether it runs at this moment."""
+def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> int:
+    """How far each study is, and whether it runs at this moment; returns how many tables cannot be read."""
     from orchestrator.analysis.load import load
 
     table = _table("study", "state", "trials", "complete", "failed", "infeasible", "stopped", "open", "last finished")
+    damaged = 0
     for name in names:
         try:
             df = load(layout.study(name), columns=["status", "finished_at"])
         except TableError as error:
             if len(names) == 1:
                 raise
+            damaged += 1
             table.add_row(name, "unreadable", *["-"] * 7)
             say(terminal, f"{error}\nSweep the study again to rebuild its table from the store.")
             continue
@@ -220,16 +219,11 @@ def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> No
         when = "-" if last != last else f"{last:%Y-%m-%d %H:%M}"
         table.add_row(name, state, str(len(df)), *known, str(unfinished), when)
     terminal.print(table)
+    return damaged
 
 
-def trial_report(terminal: Console, layout: Layout, beginning: str) -> None:
-    """Every column of one trial, and the stages it is made of.
-
-    Raises:
-        TableError: no trial, or more than one, has an id with this beginning.
-
-    """
-    found = find_trial(layout, beginning)
+def trial_report(terminal: Console, layout: Layout, found: Sequence[Row]) -> None:
+    """Every column of one trial, of which `found` are the rows in each study, and the stages it is made of."""
     row = found[0]
     table = _table(
         "column", "value", "unit", title=f"trial {row['trial_id']} of {', '.join(r['study'] for r in found)}"

@@ -19,10 +19,10 @@ from orchestrator.analysis.dominance import nondominated
 from orchestrator.growth import Note, Records, Row, Rows
 from orchestrator.ledger import Ask, Event, Stop, Tell
 from orchestrator.plan import Plan, Planner, Trial
-from orchestrator.search.cells import Cell, draws, first_states, listed
-from orchestrator.search.guide import guiding, losses
 from orchestrator.search.sampler import Asked, Sampler
-from orchestrator.search.space import FIXED, Space, State
+from orchestrator.spec.cells import Cell, draws, first_states, listed
+from orchestrator.spec.guide import guiding, losses
+from orchestrator.spec.space import FIXED, Space, State
 from orchestrator.spec.yaml_nodes import Value
 from orchestrator.warm import fitting
 from trainables.config import TrialConfig

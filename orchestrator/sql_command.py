@@ -10,7 +10,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from orchestrator.arguments import Subparsers, add_results, command_parser
+from orchestrator.arguments import Subparsers, add_results, add_skip_damaged, command_parser
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,7 @@ def add_sql_command(commands: Subparsers) -> None:
     sql = command_parser(commands, "sql", _sql, about)
     sql.add_argument("statement", help="one SELECT; a column with a dot stands in double quotes")
     sql.add_argument("--study", help="only the tables of this study (default: all of the results root)")
-    sql.add_argument("--skip-damaged", action="store_true", help="leave out files that cannot be read, with a warning")
+    add_skip_damaged(sql)
     form = sql.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print CSV")
     form.add_argument("--json", action="store_true", help="print JSON, one object a line")

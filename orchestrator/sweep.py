@@ -22,7 +22,7 @@ from orchestrator.quiet import QuietObserver, QuietPass, check_possible
 from orchestrator.rungs import with_stops
 from orchestrator.runner.base import Driver, Missing, Observer, Runner, draining_on_signals, missing, run_missing
 from orchestrator.runner.task import Workplace
-from orchestrator.search.cells import data_configs
+from orchestrator.spec.cells import data_configs
 from orchestrator.spec.model import StudySpec
 from orchestrator.spec.resources import Demand
 from orchestrator.timing import Child, timing_command

@@ -8,18 +8,24 @@ from orchestrator.layout import Layout
 Row = dict[Any, Any]
 
 
-def find_trial(layout: Layout, beginning: str) -> list[Row]:
-    """The rows of the one trial whose id begins so, one a study that has it.
+def find_trial(layout: Layout, beginning: str, *, skip_damaged: bool = False) -> tuple[list[Row], list[str]]:
+    """The rows of the one trial whose id begins so, one a study that has it; and what was left out, as was asked.
 
     Raises:
-        TableError: no trial, or more than one, has an id with this beginning.
+        TableError: no trial, or more than one, has an id with this beginning; or a table is damaged.
 
     """
     from orchestrator.analysis.load import load
 
-    found: list[Row] = []
+    found, left_out = list[Row](), list[str]()
     for name in layout.studies():
-        df = load(layout.study(name))
+        try:
+            df = load(layout.study(name))
+        except TableError as error:
+            if not skip_damaged:
+                raise TableError(f"{error} --skip-damaged leaves it out") from error
+            left_out.append(f"left out: {error}")
+            continue
         if "trial_id" not in df.columns:
             raise TableError(f"{layout.study(name)}: its table has no column trial_id, so it is no study's")
         found += df[df["trial_id"].str.startswith(beginning)].to_dict("records")
@@ -28,4 +34,4 @@ def find_trial(layout: Layout, beginning: str) -> list[Row]:
     if len({row["trial_id"] for row in found}) > 1:
         some = ", ".join(sorted({row["trial_id"] for row in found})[:5])
         raise TableError(f"{beginning}: more than one trial begins so: {some}")
-    return found
+    return found, left_out

@@ -11,9 +11,9 @@ from typing import Any
 from orchestrator.growth import Records, Row, Rows
 from orchestrator.ledger import StageRecord
 from orchestrator.plan import Planner
-from orchestrator.search.cells import Cell
-from orchestrator.search.space import FIXED, Space, State
+from orchestrator.spec.cells import Cell
 from orchestrator.spec.model import Axis, Distribution
+from orchestrator.spec.space import FIXED, Space, State
 from orchestrator.spec.yaml_nodes import Value
 from trainables.config import TrialConfig
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator.analysis.objectives import Objective
+    from orchestrator.report.source import Study
 
 BAD = ("failed", "infeasible")
 LEDGER_EVERY_S = 5.0
@@ -55,7 +56,8 @@ class Standing:
 
     `trials` counts rows by status, unfinished ones as `open`. `elapsed_s`, `per_minute` (stages) and `left_s` are of
     the run that holds the lock and null where they are not known; `has_table` is false until that run has written one.
-    `early` counts the stages of any study that the root's ledger took since the run began, by kind.
+    `early` counts the stages of any study that the root's ledger took since the run began, by kind. `left_out` names
+    tables that cannot be read.
     """
 
     study: str
@@ -69,6 +71,7 @@ class Standing:
     draining: bool = False
     troubles: tuple[Trouble, ...] = ()
     early: Mapping[str, int] = field(default_factory=dict[str, int])
+    left_out: tuple[str, ...] = ()
 
     @property
     def done(self) -> int:
@@ -84,19 +87,21 @@ class Standing:
 class Follower:
     """Looks at one study again and again; files that did not change are not read again."""
 
-    def __init__(self, layout: Layout, study: str) -> None:
+    def __init__(self, layout: Layout, study: str, *, skip_damaged: bool = False) -> None:
         self._layout = layout
         self._study = study
+        self._skip_damaged = skip_damaged
+        self._left_out: dict[Path, str] = {}
         self._folder = layout.study(study)
         self._seen: dict[Path, tuple[int, pd.DataFrame]] = {}
-        self._objectives: tuple[Objective, ...] | None = None
+        self._asked: tuple[tuple[Objective, ...], Study] | None = None
         self._early: tuple[float, Mapping[str, int]] = (0.0, {})
 
     def look(self) -> Standing:
         """How the study stands at this moment.
 
         Raises:
-            TableError: its table is no table of trials.
+            TableError: its table is no table of trials, or damaged and not to be skipped.
             StoreError: another version wrote the ledger.
 
         """
@@ -107,7 +112,10 @@ class Follower:
         stages = self._table("_stages.parquet", began)
         elapsed = None if began is None else max(0.0, time.time() - began)
         if trials is None or stages is None:
-            return Standing(self._study, runner, has_table=False, elapsed_s=elapsed, early=self._since(began))
+            return Standing(
+                self._study, runner, has_table=False, elapsed_s=elapsed, early=self._since(began),
+                left_out=tuple(self._left_out.values()),
+            )  # fmt: skip
         progress = _progress(trials, stages)
         own = _of_run(stages, began)
         per_minute = 60 * len(own) / elapsed if elapsed and len(own) else None
@@ -115,7 +123,7 @@ class Follower:
         return Standing(
             self._study, runner, True, progress, _counts(trials), elapsed, per_minute,
             _left_s(progress, stages, own) if runner else None, self._is_draining(own), _troubles(trials),
-            self._since(began) if runner and all_trained else {},
+            self._since(began) if runner and all_trained else {}, tuple(self._left_out.values()),
         )  # fmt: skip
 
     def front(self) -> "tuple[pd.DataFrame, pd.DataFrame, tuple[Objective, ...]] | None":
@@ -126,15 +134,17 @@ class Follower:
         if trials is None:
             return None
         try:
-            if self._objectives is None:
-                self._objectives = objectives_of(read(str(self._folder)), {})
-            front = trials[1].pareto.front(self._objectives, over="seed")
+            if self._asked is None:
+                source = read(str(self._folder), beside=())
+                self._asked = objectives_of(source, {}), source.study
+            objectives, study = self._asked
+            front = trials[1].pareto.front(objectives, over=study.over, seeds=study.seeds)
         except TableError:
             return None
-        return trials[1], front, self._objectives
+        return trials[1], front, objectives
 
     def _table(self, name: str, since: float | None) -> "pd.DataFrame | None":
-        """A table, None where it is not there or older than `since`."""
+        """A table, None where it is not there, older than `since`, or damaged and to be skipped."""
         from orchestrator.analysis.load import load
 
         path = self._folder / name
@@ -145,7 +155,14 @@ class Follower:
         if since is not None and changed < since * 1e9:
             return None
         if path not in self._seen or self._seen[path][0] != changed:
-            self._seen[path] = changed, load(path)
+            self._left_out.pop(path, None)
+            try:
+                self._seen[path] = changed, load(path)
+            except TableError as error:
+                if not self._skip_damaged:
+                    raise TableError(f"{error} --skip-damaged follows without it") from error
+                self._left_out[path] = f"left out: {error}"
+                return None
         return self._seen[path][1]
 
     def _since(self, began: float | None) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.arguments import Subparsers, command_parser
+from orchestrator.arguments import Subparsers, add_skip_damaged, command_parser
 from orchestrator.errors import TableError
 
 if TYPE_CHECKING:
@@ -25,16 +25,17 @@ def add_watch_command(commands: Subparsers) -> None:
         help="results root, or results/<study> (default: ./results)",
     )  # fmt: skip
     watch.add_argument("study", nargs="?", help="the study to follow (default: the one that runs)")
+    add_skip_damaged(watch)
 
 
 def _watch(options: argparse.Namespace) -> int:
     try:
-        return _follow(options.results, options.study)
+        return _follow(options.results, options.study, skip_damaged=options.skip_damaged)
     except KeyboardInterrupt:
         return EXIT_STOPPED
 
 
-def _follow(results: Path, study: str | None) -> int:
+def _follow(results: Path, study: str | None, *, skip_damaged: bool) -> int:
     from orchestrator.screen import console
     from orchestrator.watch import Follower
     from orchestrator.watch_screen import WatchScreen
@@ -42,9 +43,10 @@ def _follow(results: Path, study: str | None) -> int:
     layout, name = _chosen(results, study)
     if name is None:
         return _say_once(layout, layout.studies())
-    follower = Follower(layout, name)
+    follower = Follower(layout, name, skip_damaged=skip_damaged)
     standing = follower.look()
     if standing.runner is None:
+        sys.stderr.write("".join(f"warning: {warning}\n" for warning in standing.left_out))
         return _say_once(layout, [name]) if standing.has_table else _nothing_yet(layout, name)
     with WatchScreen(console(), follower).showing() as screen:
         while standing.runner is not None:

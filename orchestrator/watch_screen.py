@@ -27,6 +27,7 @@ class WatchScreen:
         self._printed = 0.0
         self._line = ""
         self._told = 0
+        self._warned: tuple[str, ...] = ()
 
     @contextmanager
     def showing(self) -> Generator["WatchScreen"]:
@@ -49,6 +50,10 @@ class WatchScreen:
         for trouble in standing.troubles[self._told :]:
             tell(self._console, f"{trouble.count} {trouble.status}: {trouble.error}")
         self._told = len(standing.troubles)
+        for warning in standing.left_out:
+            if warning not in self._warned:
+                tell(self._console, f"warning: {warning}")
+        self._warned = standing.left_out
         line = progress_line(standing)
         if last or (line != self._line and time.monotonic() - self._printed >= PLAIN_EVERY_S):
             self._line, self._printed = line, time.monotonic()
@@ -71,6 +76,7 @@ class WatchScreen:
             Text(f"  {one.count} {one.status}: {one.error}", style="red", overflow="ellipsis", no_wrap=True)
             for one in standing.troubles[-ERRORS_SHOWN:]
         ]
+        lines += [Text(f"  {warning}", style="yellow") for warning in standing.left_out]
         if standing.draining:
             lines.append(Text("  stopping after what runs", style="yellow"))
         return Group(*lines, *self._front(self._console.height - len(lines) - len(standing.stages)))

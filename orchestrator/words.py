@@ -1,6 +1,16 @@
-"""How an error of a stage is told in a line, on a screen and in a warning."""
+"""Words that screens, reports and warnings share: an error in a line, and why a trial could not be compared."""
+
+from collections.abc import Mapping
 
 LONGEST = 600
+
+LEFT_OUT: Mapping[str, str] = {
+    "status": "not complete",
+    "mixed_hosts": "timed on different machines",
+    "missing": "without a value",
+    "gap": "of a seed after one that did not run",
+}
+"""The reasons of `comparison.Compared.left_out`."""
 
 
 def brief(error: str, longest: int = LONGEST) -> str:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from orchestrator.analysis.dominance import nondominated
 from orchestrator.analysis.objectives import Objective
-from orchestrator.search.adaptive import expected_means, uncertain
+from orchestrator.analysis.seed_model import expected_means
+from orchestrator.search.adaptive import uncertain
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

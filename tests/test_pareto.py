@@ -378,7 +378,7 @@ def test_infinite_means_stay_infinite() -> None:
         ({"select_on": "val_acc"}, "did you mean 'val_accuracy'"),
         ({"select_on": "accuracy_drop"}, "contradicts"),
         ({"by": "nothing"}, "the frame has no column 'nothing'"),
-        ({"over": "epoch"}, "over='epoch' is not supported; valid is 'seed'"),
+        ({"over": "epoch"}, "over='epoch' is not supported; valid are 'seed' and 'expected'"),
         ({"over": "seed", "by": "seed"}, "the frame has no column 'seed'"),
         ({"role": "cells"}, "role 'cells' is unknown; valid are cell, baseline and None"),
     ],

@@ -171,7 +171,6 @@ def test_the_command_says_what_python_says(tables: Path, capsys: pytest.CaptureF
         (("results/one", "results/two", "--max", "acuracy"), "unknown column; did you mean 'accuracy'"),
         (("results/one", "results/two", "--min", "accuracy"), "min contradicts the column table"),
         (("results/one", "results/two", "--reference", "accuracy"), "--reference accuracy: write COLUMN=VALUE"),
-        (("results/one", "results/two", "--over", "epoch"), "over='epoch' is not supported"),
         (("results/one", "foreign"), "trials.parquet: holds no trials of this project: no column trial_id, status"),
     ],
 )

@@ -89,13 +89,19 @@ def test_unknown_study_foreign_folder_and_damaged_table(study: Path, capsys: pyt
     assert "truncated" in refused(capsys, "report", study)
 
 
-def test_a_damaged_table_beside_is_told_and_the_rest_is_shown(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_table_beside_is_named_and_skipped_with_a_flag(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (study / "_stages.parquet").write_bytes(b"PAR1 and no more")
     pd.DataFrame({"other": [1]}).to_parquet(study / "_history.parquet")
     (study / "_study.yaml").write_text("study: [")
-    assert main(["report", str(study), "--max", "accuracy"]) == 0
+    told = refused(capsys, "report", study, "--max", "accuracy")
+    assert "_stages.parquet cannot be read" in told
+    assert told.endswith("--skip-damaged leaves it out\n")
+    assert main(["report", str(study), "--max", "accuracy", "--skip-damaged"]) == 0
     warned = capsys.readouterr().err
-    assert all(f"warning: {name} cannot be read" in warned for name in ("_stages.parquet", "_history.parquet"))
+    for name in ("_stages.parquet", "_history.parquet"):
+        assert f"warning: left out: {name} cannot be read" in warned
     assert "warning: _study.yaml cannot be read" in warned
     found = data_of((study / "_report" / "report.html").read_text())
     assert "truncated" in found["seconds"]["why"]

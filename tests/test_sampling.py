@@ -14,10 +14,10 @@ from optuna.storages.journal import JournalFileBackend
 
 from orchestrator.analysis import pareto
 from orchestrator.errors import RunError, SpecError
-from orchestrator.growth import front_of_repeats
 from orchestrator.journal import check_journal
 from orchestrator.ledger import Ask, Tell
 from orchestrator.spec.load import load_spec
+from orchestrator.spec.model import StudySpec
 from trainables.keys import Stage
 
 SPACE = """\
@@ -291,7 +291,8 @@ def test_with_all_seeds_the_front_of_repeats_is_the_front_of_the_means(swept: Fo
     df = swept.trials("s")
     spec = swept.planner(text).spec
     expected = pareto.front(df, spec.objectives, over="seed")
-    found = front_of_repeats(df, spec)
+    found = pareto.front(df, spec.objectives, over="expected", seeds=spec.seeds)
+    assert found.attrs["left_out_because"]["gap"] == 0
     leaves = ["compress.pfr", "compress.lr"]
     assert set(map(tuple, found[leaves].to_numpy())) == set(map(tuple, expected[leaves].to_numpy()))
 
@@ -317,6 +318,10 @@ def table_of_repeats(losses: dict[float, dict[int, float | None]]) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+def of_repeats(losses: dict[float, dict[int, float | None]], spec: StudySpec) -> pd.DataFrame:
+    return pareto.front(table_of_repeats(losses), spec.objectives, over="expected", seeds=spec.seeds)
+
+
 @pytest.mark.parametrize(
     ("last", "front"),
     [
@@ -333,15 +338,17 @@ def test_the_front_of_repeats_takes_seeds_in_the_order_of_the_study(
 ) -> None:
     spec = swept.planner(REPEATS).spec
     others: dict[float, dict[int, float | None]] = {0.1: {2: 0.60, 0: 0.80, 1: 0.85}, 0.2: {2: 0.65, 0: 0.85, 1: 0.90}}
-    found = front_of_repeats(table_of_repeats({**others, 0.3: last}), spec)
+    found = of_repeats({**others, 0.3: last}, spec)
     assert found["compress.pfr"].tolist() == [front]
 
 
 def test_the_front_of_repeats_may_have_no_member_and_losses_of_zero(swept: FormulaSweep) -> None:
     spec = swept.planner(REPEATS.replace("accuracy: max", "accuracy: {max: 5%}")).spec
-    assert front_of_repeats(table_of_repeats({0.1: {2: None, 0: 0.5}, 0.2: {0: 0.5}}), spec).empty
-    assert front_of_repeats(table_of_repeats({0.1: {2: None}}), spec).empty
-    found = front_of_repeats(table_of_repeats({0.1: {2: 0.0, 0: 0.1}, 0.2: {2: 0.5}, 0.3: {2: 0.3, 0: 0.6}}), spec)
+    nobody = of_repeats({0.1: {2: None, 0: 0.5}, 0.2: {0: 0.5}}, spec)
+    assert nobody.empty
+    assert nobody.attrs["left_out_because"] == {"status": 1, "mixed_hosts": 0, "missing": 0, "gap": 2}
+    assert of_repeats({0.1: {2: None}}, spec).empty
+    found = of_repeats({0.1: {2: 0.0, 0: 0.1}, 0.2: {2: 0.5}, 0.3: {2: 0.3, 0: 0.6}}, spec)
     assert found["compress.pfr"].tolist() == [0.2]
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import SpecError
-from orchestrator.search.cells import Cell, Cells, cells
+from orchestrator.spec.cells import Cell, Cells, cells
 from orchestrator.spec.load import load_spec
 from trainables.config import BinaryConfig, L1PruneConfig, StqConfig
 
@@ -228,7 +228,7 @@ def test_random_search_is_the_same_in_another_process(tmp_path: Path) -> None:
     text = HEAD + RANDOM + "search: {name: random, trials: 20, seed: 3}\n"
     here = [cell.values for cell in load(tmp_path, text).cells]
     code = (
-        "import json; from orchestrator.spec.load import load_spec; from orchestrator.search.cells import cells;"
+        "import json; from orchestrator.spec.load import load_spec; from orchestrator.spec.cells import cells;"
         f"print(json.dumps([c.values for c in cells(load_spec({str(tmp_path / 'study.yaml')!r})).cells]))"
     )
     for hash_seed in ("1", "2"):

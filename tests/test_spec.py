@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from study_files import HEAD, faults, load
 
 from orchestrator.errors import SpecError
-from orchestrator.search.cells import cells
+from orchestrator.spec.cells import cells
 from orchestrator.spec.load import load_spec, shipped_studies
 from orchestrator.spec.model import Distribution
 from orchestrator.spec.schema import study_schema
@@ -225,7 +225,7 @@ def test_the_schema_lists_every_model_and_leaves_out_what_the_plan_fills_in() ->
 
 def test_reading_a_study_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from orchestrator.spec.load import load_spec; from orchestrator.search.cells import "
+        "import sys; from orchestrator.spec.load import load_spec; from orchestrator.spec.cells import "
         "cells; cells(load_spec('smoke'));"
         "print([m for m in ('torch', 'ray', 'pandas', 'numpy', 'sklearn', 'scipy', 'pyarrow') if m in sys.modules])"
     )

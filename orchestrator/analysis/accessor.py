@@ -32,10 +32,11 @@ class ParetoAccessor:
         select_on: str | None = None,
         role: Role | None = "cell",
         confidence: float = 0.95,
+        seeds: Sequence[int] | None = None,
     ) -> pd.DataFrame:
         """The rows that no other row dominates; see `orchestrator.analysis.pareto.front`."""
         return pareto.front(
-            self._df, objectives, over=over, by=by, select_on=select_on, role=role, confidence=confidence
+            self._df, objectives, over=over, by=by, select_on=select_on, role=role, confidence=confidence, seeds=seeds
         )
 
     def rank(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from orchestrator.analysis.expected import expected_values, of_first_seeds, seed_order
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, objective_of, parse_objectives
 from orchestrator.analysis.repeats import Positions, cell_numbers, mean_over_seeds, with_intervals
 from orchestrator.analysis.rows import Floats, Mask, commonest_place, equals, need, numbers
@@ -17,7 +18,7 @@ from orchestrator.errors import TableError
 
 Objectives = Mapping[str, object] | Sequence[Objective | str]
 Role = Literal["cell", "baseline"]
-Over = Literal["seed"] | None
+Over = Literal["seed", "expected"] | None
 By = str | Sequence[str] | None
 
 
@@ -29,11 +30,14 @@ class Question:
         objectives: columns with their directions, as `parse_objectives` takes them; names alone take the direction of
             the column table; None is accuracy, compression and wall time (5 %).
         over: "seed" replaces the seeds of a cell by their mean first, see `repeats.mean_over_seeds`; a cell with fewer
-            seeds than the others stays, and `n_seeds` tells.
+            seeds than the others stays, and `n_seeds` tells. "expected" gives the same means and compares what all
+            seeds are expected to give, see `seed_model`: a cell that has the kind seeds alone is no better for it. A
+            trial that failed, or lacks a finite objective, counts as not run, and so do the seeds after it.
         by: columns; each combination of their values is compared within itself.
         select_on: the column that decides in place of `accuracy`, such as `val_accuracy`.
         role: "cell" leaves baselines out; None takes every row, and asks for none of the columns `role`, `status` and
             `mixed_hosts`: they are heeded where they exist.
+        seeds: those of the study in its order, for "expected"; None: those of the table, see `expected.seed_order`.
 
     """
 
@@ -42,6 +46,7 @@ class Question:
     by: By = None
     select_on: str | None = None
     role: Role | None = "cell"
+    seeds: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +111,39 @@ def compared(df: pd.DataFrame, question: Question) -> Compared:
     if question.over is None:
         kept = values if len(trials) == len(df) else values[trials]
         return Compared(df, trials, kept, wanted, trials, np.arange(len(trials)), left_out)
+    if question.over not in ("seed", "expected"):
+        raise TableError(f"over={question.over!r} is not supported; valid are 'seed' and 'expected'")
+    seeds = _all_seeds(df, question) if question.over == "expected" else None
+    if seeds is not None:
+        trials, left_out = _first_seeds(df, trials, values[trials], seeds, left_out)
     rows = df.iloc[trials]
     own = cell_numbers(rows)
-    cells = mean_over_seeds(rows, _reported(df, wanted, question.select_on), over=question.over, cells=own)
+    cells = mean_over_seeds(rows, _reported(df, wanted, question.select_on), cells=own)
+    if seeds is not None:
+        means = expected_values(rows, own, values[trials], wanted, seeds) if len(rows) else values[trials]
+        return Compared(cells, np.arange(len(means)), means, wanted, trials, own, left_out)
     means = values_of(cells, wanted)
     defined = ~np.isnan(means).any(axis=1)
     left_out["missing"] += int((~defined).sum())
     place = np.where(defined, np.cumsum(defined) - 1, -1)[own]
     return Compared(cells, np.flatnonzero(defined), means[defined], wanted, trials, place, left_out)
+
+
+def _all_seeds(df: pd.DataFrame, question: Question) -> Sequence[int]:
+    need(df, ["seed"])
+    return seed_order(df) if question.seeds is None else question.seeds
+
+
+def _first_seeds(
+    df: pd.DataFrame, trials: Positions, values: Floats, seeds: Sequence[int], left_out: dict[str, int]
+) -> tuple[Positions, dict[str, int]]:
+    """Those of the trials that no seed is missing before, and how many are left out with the others."""
+    finite = np.isfinite(values).all(axis=1)
+    kept = trials[finite]
+    rows = df.iloc[kept]
+    first = of_first_seeds(rows, cell_numbers(rows), seeds)
+    missing = left_out["missing"] + int((~finite).sum())
+    return kept[first], {**left_out, "missing": missing, "gap": int((~first).sum())}
 
 
 def told(df: pd.DataFrame, taking_part: Compared, mask: Mask, question: Question, confidence: float) -> pd.DataFrame:

@@ -29,6 +29,7 @@ def front(
     select_on: str | None = None,
     role: Role | None = "cell",
     confidence: float = 0.95,
+    seeds: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """The rows that no other row dominates, in the order of `df`; equal rows all stay.
 
@@ -42,23 +43,26 @@ def front(
         df: trials, as `load` gives them.
         objectives: see `comparison.Question`, as `over`, `by` and `role`.
         over: "seed" compares the means of cells; the objectives then have intervals too, see `repeats.with_intervals`.
+            "expected" compares what all seeds are expected to give, where cells have more seeds or fewer.
         by: columns; each combination of their values has a front of its own.
         select_on: the column that decides in place of `accuracy`, such as `val_accuracy`, so that the test accuracy of
             the members is a report and chose nothing.
         role: "cell", "baseline" or None for every row.
         confidence: of the intervals.
+        seeds: of the study in its order, for "expected"; None: those of the table.
 
     Returns:
         The rows. `attrs["left_out"]` is the number of rows that could not be compared and `attrs["left_out_because"]`
         splits it: `status` (not complete), `mixed_hosts` (an objective is a time and the row's stages ran on different
-        kinds of machines, or it was timed elsewhere than most rows), `missing` (an objective is null or NaN). Infinite
-        values are compared.
+        kinds of machines, or it was timed elsewhere than most rows), `missing` (an objective is null or NaN), and with
+        `over="expected"` `gap` (an earlier seed of the cell did not run). Infinite values are compared, but for
+        "expected", where they are missing.
 
     Raises:
         TableError: a wrong objective, or a column that is absent.
 
     """
-    question = Question(objectives, over, by, select_on, role)
+    question = Question(objectives, over, by, select_on, role, seeds)
     taking_part = compared(df, question)
     return told(df, taking_part, front_mask(taking_part, by), question, confidence)
 

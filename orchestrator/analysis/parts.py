@@ -48,7 +48,7 @@ def read(
             schemas[name] = _schema(system, name, whole=skip_damaged)
         except TableError as error:
             if not skip_damaged:
-                msg = f"{error} skip_damaged=True leaves it out"
+                msg = f"{error} skip_damaged=True, or --skip-damaged, leaves it out"
                 raise TableError(msg) from error
             warnings.warn(f"left out: {error}", DamagedFileWarning, stacklevel=4)
     if not schemas:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import pareto
+from orchestrator.analysis.comparison import Question, compared
 from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.picture_style import COLUMN_MM, Scale, scale_of, value_text
 from orchestrator.analysis.repeats import mean_over_seeds
@@ -46,6 +47,8 @@ class FrontRequest:
         colour: a column of numbers that colours the means, with a bar beside the picture.
         label: leaves whose values stand beside points; None takes those in which the members of the front differ.
         width_mm: of the picture.
+        over: how the seeds of a setting are put together to choose the front, as in `pareto.front`.
+        seeds: as in `pareto.front`.
 
     """
 
@@ -55,6 +58,8 @@ class FrontRequest:
     colour: str | None = None
     label: Sequence[str] | None = None
     width_mm: float = COLUMN_MM
+    over: Literal["seed", "expected"] = "seed"
+    seeds: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +118,15 @@ def content_of(df: pd.DataFrame, asked: FrontRequest) -> Content:
     df, both = in_order(df), (asked.x, asked.y)
     names = [one.column for one in both]
     need(df, [*names, *asked.mark, *(asked.label or ()), *([asked.colour] if asked.colour else [])])
-    trials = df.loc[pareto.rank(df, both).notna()]
+    taking_part = compared(df, Question(both, asked.over, seeds=asked.seeds))
+    trials = df.iloc[taking_part.trials]
     if trials.empty:
         msg = f"plot: no complete trial has both {names[0]} and {names[1]} yet; there is nothing to draw"
         raise TableError(msg)
     settings = mean_over_seeds(trials, [*names, *([asked.colour] if asked.colour else [])])
-    settings["member"] = settings.index.isin(pareto.front(settings, both, role=None).index)
+    settings["member"] = False
+    members = taking_part.positions[pareto.front_mask(taking_part, None)]
+    settings.loc[members, "member"] = True
     x, y = (scale_of(name, numbers(settings, name)) for name in names)
     return Content(asked, trials, settings, _baselines(df, names), x, y)
 

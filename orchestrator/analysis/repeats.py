@@ -18,9 +18,7 @@ INTERVALS = ("t_low", "t_high", "bootstrap_low", "bootstrap_high")
 _OF_ONE_TRIAL = ("accuracy_low", "accuracy_high")
 
 
-def mean_over_seeds(
-    df: pd.DataFrame, reported: Sequence[str], *, over: str = "seed", cells: Positions | None = None
-) -> pd.DataFrame:
+def mean_over_seeds(df: pd.DataFrame, reported: Sequence[str], *, cells: Positions | None = None) -> pd.DataFrame:
     """One row per cell, in order of first appearance: the mean over its seeds.
 
     Rows belong to one cell if they share study, role, baseline and every config column. The columns in `reported` get
@@ -29,12 +27,9 @@ def mean_over_seeds(
     time of day) is left out. `cells` is what `cell_numbers` gives for `df`, where it is known already.
 
     Raises:
-        TableError: `over` is not "seed", `df` has no seeds or no config columns, or a seed occurs twice in a cell.
+        TableError: `df` has no seeds or no config columns, or a seed occurs twice in a cell.
 
     """
-    if over != "seed":
-        msg = f"over={over!r} is not supported; valid is 'seed'"
-        raise TableError(msg)
     keys, cells = cell_keys(df), cell_numbers(df) if cells is None else cells
     _check_seeds(df, cells)
     measured = [name for name in df.columns if (name in reported or _is_averaged(name)) and name not in keys]

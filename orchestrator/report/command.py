@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from orchestrator.arguments import Subparsers, add_objectives, asked_objectives, command_parser
+from orchestrator.arguments import Subparsers, add_objectives, add_skip_damaged, asked_objectives, command_parser
 from orchestrator.errors import RunError, StoreError
 
 PLACE = Path("_report") / "report.html"
@@ -23,6 +23,7 @@ def add_report_commands(commands: Subparsers) -> None:
 def _add_table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", help="results/<study>, or a Parquet file")
     add_objectives(parser)
+    add_skip_damaged(parser)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -31,7 +32,7 @@ def _report(options: argparse.Namespace) -> int:
     from orchestrator.report.source import read
 
     place = _place(options)
-    source = read(options.table)
+    source = read(options.table, skip_damaged=options.skip_damaged)
     found = payload(source, asked_objectives(options))
     text = page(found).encode()
     _write(place, text, named=options.out is not None)
@@ -45,7 +46,7 @@ def _report(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from orchestrator.report.serve import LiveReport, Server
 
-    report = LiveReport(options.table, asked_objectives(options))
+    report = LiveReport(options.table, asked_objectives(options), skip_damaged=options.skip_damaged)
     with Server(report, options.port) as server:
         report.page()
         try:

@@ -13,8 +13,7 @@ from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective
 from orchestrator.analysis.rows import equals
 from orchestrator.report import effects, learning, provenance, rows, seconds, settings
 from orchestrator.report.source import Source, objectives_of
-
-LEFT_OUT = {"status": "not complete", "mixed_hosts": "timed on different machines", "missing": "without a value"}
+from orchestrator.words import LEFT_OUT
 
 
 def payload(source: Source, asked: Mapping[str, object]) -> dict[str, Any]:
@@ -32,6 +31,7 @@ def payload(source: Source, asked: Mapping[str, object]) -> dict[str, Any]:
     place[positions] = np.arange(len(positions))
     return {
         "study": _study(source),
+        "damaged": list(source.left_out),
         "counts": provenance.counts(source.trials),
         "objectives": [_objective(one) for one in objectives],
         "remarks": remarks(source, objectives),
@@ -59,9 +59,9 @@ def _study(source: Source) -> dict[str, Any]:
     names = [str(name) for name in source.trials["study"].dropna().unique()]
     return {
         "name": ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
-        "question": source.spec.question if source.spec is not None else "",
-        "text": source.text,
-        "why": source.unread,
+        "question": source.study.spec.question if source.study.spec is not None else "",
+        "text": source.study.text,
+        "why": source.study.unread,
         "path": source.path,
         "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
         "version": version("sweep-orchestrator"),
@@ -85,14 +85,14 @@ def _objective(one: Objective) -> dict[str, Any]:
 def remarks(source: Source, objectives: Sequence[Objective]) -> list[str]:
     """What a reader of the front must know: objectives without a value, and bounds of the study that it ignores."""
     taken = [one.column for one in objectives]
-    usual = DEFAULT_OBJECTIVES if source.spec is None else ()
+    usual = DEFAULT_OBJECTIVES if source.study.spec is None else ()
     complete = source.trials.loc[equals(source.trials, "status", "complete")]
     found = [
         f"{name} has no value in any trial{'' if name in taken else ' and is left out'}"
         for name in dict.fromkeys([*taken, *usual])
         if len(complete) and (name not in complete.columns or complete[name].isna().all())
     ]
-    if source.spec is not None and (where := source.spec.search.where):
+    if source.study.spec is not None and (where := source.study.spec.search.where):
         bounds = " and ".join(map(str, where))
         found.append(f"The study asks for {bounds}; this front is taken over all trials.")
     return found

@@ -18,8 +18,9 @@ HOST = "127.0.0.1"
 class LiveReport:
     """The page of one study, made when it is asked for and the tables have changed since."""
 
-    def __init__(self, path: str, asked: Mapping[str, object]) -> None:
+    def __init__(self, path: str, asked: Mapping[str, object], *, skip_damaged: bool = False) -> None:
         self._path = path
+        self._skip_damaged = skip_damaged
         self._asked = asked
         self._lock = threading.Lock()
         self._made = ""
@@ -57,7 +58,8 @@ class LiveReport:
 
     def _renew(self, now: str) -> None:
         try:
-            self._page = page(payload(read(self._path), self._asked), live=now).encode()
+            source = read(self._path, skip_damaged=self._skip_damaged)
+            self._page = page(payload(source, self._asked), live=now).encode()
             self._made, self._fault = now, ""
         except OrchestratorError as error:
             self._fault = str(error).splitlines()[0]

@@ -54,7 +54,7 @@ class Settings:
 
 
 def settings_of(source: Source, objectives: Sequence[Objective]) -> Settings:
-    """The settings of the trials, and the front of their means over the seeds: that of `front(over="seed")`.
+    """The settings of the trials, and the front of their means over the seeds, chosen as the sweep itself does it.
 
     Raises:
         TableError: the objectives cannot be compared.
@@ -68,7 +68,7 @@ def settings_of(source: Source, objectives: Sequence[Objective]) -> Settings:
     complete = equals(trials, "status", "complete")
     table = values.loc[~pd.Series(number).duplicated().to_numpy()].reset_index(drop=True)
     table = table.join(_statistics(trials.loc[complete], number[complete], measured, len(table)))
-    front = trials.pareto.front(tuple(objectives), over="seed")
+    front = trials.pareto.front(tuple(objectives), over=source.study.over, seeds=source.study.seeds)
     table["front"] = _members(table, front, keys)
     return Settings(axes, measured, number, table, dict(front.attrs.get("left_out_because", {})))
 
@@ -81,8 +81,8 @@ def axes_of(source: Source) -> tuple[str, ...]:
     cells = source.trials.loc[source.trials["role"] == "cell"]
     varied = _varied(cells)
     several = ["study"] if cells["study"].nunique() > 1 else []
-    if source.spec is not None:
-        declared = [axis.path for axis in source.spec.all_axes]
+    if source.study.spec is not None:
+        declared = [axis.path for axis in source.study.spec.all_axes]
         chosen = [name for path in declared for name in varied if name == path or name.startswith(f"{path}.")]
         return tuple(dict.fromkeys([*several, *chosen]))
     found = [*several]

@@ -1,35 +1,31 @@
-"""What a report reads: the table of trials and, where they lie beside it, those of stages and epochs and the study."""
+"""What a report reads: the table of trials and, where they lie beside it, the other tables and the study."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from orchestrator.analysis.load import TABLE, load
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
+from orchestrator.analysis.parts import DamagedFileWarning
 from orchestrator.analysis.tables import suggestion
 from orchestrator.errors import SpecError, TableError
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.model import StudySpec
 
-STAGES, HISTORY, STUDY = "_stages.parquet", "_history.parquet", "_study.yaml"
-_USED = {
+STAGES, HISTORY, LATENCY = "_stages.parquet", "_history.parquet", "_latency.parquet"
+STUDY = "_study.yaml"
+_USED: Mapping[str, tuple[str, ...]] = {
     STAGES: (
-        "key",
-        "parent",
-        "stage",
-        "status",
-        "busy_s",
-        "started_at",
-        "finished_at",
-        "run",
-        "host",
-        "pid",
-        "attempt",
+        "key", "parent", "stage", "status", "busy_s", "started_at", "finished_at", "run", "host", "pid", "attempt",
     ),
     HISTORY: ("key", "stage", "epoch", "loss", "val_accuracy"),
-}
+    LATENCY: ("stage_keys.evaluate", "runtime", "batch", "status", "latency_ms"),
+}  # fmt: skip
+"""The tables beside the trials, and the columns of each that are used."""
 NEEDED = ("study", "trial_id", "role", "baseline", "seed", "status", "error")
 
 Part = pd.DataFrame | str
@@ -37,11 +33,40 @@ Part = pd.DataFrame | str
 
 
 @dataclass(frozen=True, slots=True)
+class Study:
+    """The study beside a table: its YAML, and what that says; None, and why in `unread`, where it cannot be read."""
+
+    text: str
+    spec: StudySpec | None
+    unread: str
+
+    @property
+    def over(self) -> Literal["seed", "expected"]:
+        """How the seeds of a setting are put together, as the sweep itself does it: see `comparison.Question`."""
+        return "expected" if self.spec is not None and self.spec.search.repeats == "adaptive" else "seed"
+
+    @property
+    def seeds(self) -> tuple[int, ...] | None:
+        """Those of the study in its order; None where it cannot be read."""
+        return None if self.spec is None else self.spec.seeds
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Its own, else the default ones."""
+        return parse_objectives(DEFAULT_OBJECTIVES) if self.spec is None else self.spec.objectives
+
+    @property
+    def warning(self) -> str:
+        """Why the study there cannot be read; empty where it can, or where there is none."""
+        return self.unread if "cannot be read" in self.unread else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """A study as it lies on disk.
 
-    `path` is what the user named; `folder` is None where that is a single file or no local one. `text` is the study's
-    YAML; `spec` what it says, None with the reason in `unread` where it cannot be read.
+    `path` is what the user named; `folder` is None where that is a single file or no local one. `left_out` names the
+    damaged files that were left out, as was asked.
     """
 
     path: str
@@ -49,29 +74,52 @@ class Source:
     trials: pd.DataFrame
     stages: Part
     history: Part
-    text: str
-    spec: StudySpec | None
-    unread: str
+    latency: Part
+    study: Study
+    left_out: tuple[str, ...]
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What lies there and cannot be read."""
-        found = [part for part in (self.stages, self.history) if isinstance(part, str)]
-        return tuple(why for why in (*found, self.unread) if why and "cannot be read" in why)
+        """What lies there and was not read."""
+        return (*self.left_out, *filter(None, [self.study.warning]))
 
 
-def read(path: str) -> Source:
+def read(path: str, *, beside: Container[str] = _USED, skip_damaged: bool = False) -> Source:
     """The tables at `results/<study>`, or of one Parquet file.
 
+    Args:
+        path: see `load`.
+        beside: the files to read beside the trials; of others it is said that they were not read.
+        skip_damaged: leave files out that cannot be read; `Source.left_out` names them.
+
     Raises:
-        TableError: there is no table of trials, it is damaged, or it is not one that a sweep wrote.
+        TableError: there is no table of trials, it is not one that a sweep wrote, or a file is damaged.
 
     """
-    trials = load(path)
+    trials, left_out = readable_trials(path, skip_damaged=skip_damaged)
     _check(trials, path)
     folder = folder_of(path)
-    text, spec, unread = _study(folder)
-    return Source(path, folder, trials, _part(folder, STAGES), _part(folder, HISTORY), text, spec, unread)
+    found = {name: _part(folder, name) if name in beside else f"{name} was not read." for name in _USED}
+    damaged = [part for part in found.values() if isinstance(part, str) and "cannot be read" in part]
+    if damaged and not skip_damaged:
+        raise TableError(f"{damaged[0]} --skip-damaged leaves it out")
+    return Source(
+        path, folder, trials, found[STAGES], found[HISTORY], found[LATENCY], study_beside(path),
+        (*left_out, *(f"left out: {part}" for part in damaged)),
+    )  # fmt: skip
+
+
+def readable_trials(path: str | Path, *, skip_damaged: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The trials at a path, and a line for each damaged file that was left out.
+
+    Raises:
+        TableError: as `load`.
+
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DamagedFileWarning)
+        trials = load(path, skip_damaged=skip_damaged)
+    return trials, tuple(str(one.message) for one in caught)
 
 
 def folder_of(path: str) -> Path | None:
@@ -106,28 +154,22 @@ def _part(folder: Path | None, name: str) -> Part:
     return f"{name} cannot be read: it lacks the columns {', '.join(absent)}" if absent else table
 
 
-def _study(folder: Path | None) -> tuple[str, StudySpec | None, str]:
-    """Text, meaning, and why there is none."""
+def study_beside(path: str) -> Study:
+    """The study that lies beside a table."""
+    folder = folder_of(path)
     if folder is None:
-        return "", None, f"The report was made of a single file; {STUDY}, which lies beside it, was not read."
-    path = folder / STUDY
+        return Study("", None, f"The report was made of a single file; {STUDY}, which lies beside it, was not read.")
+    file = folder / STUDY
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return "", None, f"{STUDY} is not in {folder}."
+        return Study("", None, f"{STUDY} is not in {folder}.")
     except OSError as error:
-        return "", None, f"{STUDY} cannot be read: {error.strerror}"
+        return Study("", None, f"{STUDY} cannot be read: {error.strerror}")
     try:
-        return text, load_spec(str(path)), ""
+        return Study(text, load_spec(str(file)), "")
     except SpecError as error:
-        return text, None, f"{STUDY} cannot be read as a study of this version: {error}"
-
-
-def studied_objectives(path: str) -> tuple[tuple[Objective, ...], str]:
-    """The objectives of the study beside a table, else the default ones; and why the study there cannot be read."""
-    _, spec, unread = _study(folder_of(path))
-    wanted = spec.objectives if spec is not None else parse_objectives(DEFAULT_OBJECTIVES)
-    return wanted, unread if "cannot be read" in unread else ""
+        return Study(text, None, f"{STUDY} cannot be read as a study of this version: {error}")
 
 
 def objectives_of(source: Source, asked: Mapping[str, object]) -> tuple[Objective, ...]:
@@ -140,8 +182,8 @@ def objectives_of(source: Source, asked: Mapping[str, object]) -> tuple[Objectiv
     names = [str(name) for name in source.trials.columns]
     if asked:
         wanted = parse_objectives(asked, also=names)
-    elif source.spec is not None:
-        wanted = source.spec.objectives
+    elif source.study.spec is not None:
+        wanted = source.study.objectives
     else:
         wanted = parse_objectives(_differing(source.trials))
     for one in wanted:

@@ -1,1 +1,1 @@
-"""Where the next trials come from: the cells of a grid, or random draws from its space."""
+"""Where further trials come from while a study runs: samplers, and seeds that are given where they decide."""

@@ -18,8 +18,8 @@ from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, QMCSampl
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.search.space import FIXED, Space, State
 from orchestrator.spec.model import Axis, Distribution, SearchSpec
+from orchestrator.spec.space import FIXED, Space, State
 from orchestrator.spec.yaml_nodes import Value
 
 POPULATION = 20

@@ -1,1 +1,4 @@
-"""A study file, read and checked: the only place that sees YAML. `load.load_spec` gives a `model.StudySpec`."""
+"""A study file, read and checked, and the cells that it asks for: the only place that sees YAML.
+
+`load.load_spec` gives a `model.StudySpec`, `cells.cells` its cells.
+"""

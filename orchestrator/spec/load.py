@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import cast
 
 from orchestrator.errors import Fault, SpecError
-from orchestrator.search.cells import combinations, impossible
 from orchestrator.spec import demands, settings
 from orchestrator.spec.axes import AxisReader, check_entries
+from orchestrator.spec.cells import combinations, impossible
 from orchestrator.spec.devices import cuda_here
 from orchestrator.spec.expressions import Expression, ExpressionError, parse_expression
 from orchestrator.spec.leaves import SectionFacts, leaf_paths, options, sections, want

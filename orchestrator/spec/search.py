@@ -8,8 +8,8 @@ from typing import cast
 from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.tables import COLUMNS, suggestion
 from orchestrator.errors import Fault
-from orchestrator.search.guide import GuideError, guiding
 from orchestrator.spec.axes import AxisReader
+from orchestrator.spec.guide import GuideError, guiding
 from orchestrator.spec.model import (
     MAX_CELLS,
     REPEATS,

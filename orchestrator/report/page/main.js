@@ -28,6 +28,11 @@ function head() {
     `read ${study.made} UTC.`;
 }
 
+function damaged() {
+  const place = document.getElementById("damaged");
+  place.append(...data.damaged.map(text => make("p", { class: "why bad" }, text)));
+}
+
 function sections() {
   const main = document.getElementById("content"), nav = document.getElementById("contents");
   for (const [id, title, build] of SECTIONS) {
@@ -99,6 +104,7 @@ function takePlace() {
 
 async function start() {
   head();
+  damaged();
   theme();
   sections();
   await fillTable();

@@ -12,8 +12,8 @@ from math import prod
 from random import Random
 
 from orchestrator.errors import Fault, SpecError
-from orchestrator.search.space import FIXED, Problem, Space, State
 from orchestrator.spec.model import MAX_CELLS, Distribution, StudySpec
+from orchestrator.spec.space import FIXED, Problem, Space, State
 from orchestrator.spec.yaml_nodes import Value
 from trainables.config import DataConfig, TrialConfig
 
