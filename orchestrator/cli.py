@@ -31,6 +31,7 @@ from orchestrator.plot_command import add_plot_command
 from orchestrator.report.command import add_report_commands
 from orchestrator.sql_command import add_sql_command
 from orchestrator.watch_command import add_watch_command
+from orchestrator.words import harmless
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except OrchestratorError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{harmless(str(error))}\n")
         return EXIT_USER_MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what was finished is kept, the same command goes on from there\n")

@@ -16,6 +16,7 @@ from orchestrator.analysis.tables import COLUMNS, is_config_column
 from orchestrator.errors import DeployError
 from orchestrator.layout import Layout
 from orchestrator.ledger import StageRecord, replay
+from orchestrator.names import plain
 from orchestrator.trials import Row, find_trial
 from trainables.errors import ExportError, InfeasibleError, MissingExtraError, TrialError
 from trainables.export.facts import MODEL_FILES, Check, Facts, Format, Input, plain_values
@@ -84,7 +85,8 @@ def export_trial(request: ExportRequest, layout: Layout) -> tuple[Path, Facts]:
     row = rows[0]
     records = replay(layout.ledger).records
     artifact = _artifact(row, records, layout, request.format)
-    folder = request.out or Path(f"{row['study']}-{row['trial_id']}-{request.format}")
+    default = plain(f"{row['study']}-{row['trial_id']}-{request.format}", "the default folder")
+    folder = request.out or Path(default)
     with _told(), importable(request.code_folder):
         from trainables.data.load import load
         from trainables.export.bundle import refuse_other, write_bundle

@@ -3,12 +3,13 @@
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +17,7 @@ from orchestrator.ledger import StageRecord
 from orchestrator.locks import Holder
 from orchestrator.plan import Plan
 from orchestrator.runner.base import Missing
-from orchestrator.words import brief
+from orchestrator.words import brief, harmless
 from trainables.keys import Stage
 
 PLAIN_EVERY_S = 5.0
@@ -245,6 +246,15 @@ def plan_line(plan: Plan, todo: Missing) -> str:
     )
 
 
+class _PlainConsole(Console):
+    """Shows text as it is: what a table holds is neither markup nor something that the terminal obeys."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The parts of it; those by which rich itself moves the cursor are left alone."""
+        for part in super().render(renderable, options):
+            yield part if part.control else part._replace(text=harmless(part.text))
+
+
 def console() -> Console:
     """The terminal, or plain text where there is none; tables are never cut to 80 columns in a pipe."""
-    return Console(width=None if sys.stdout.isatty() else 160)
+    return _PlainConsole(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)

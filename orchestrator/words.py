@@ -31,3 +31,12 @@ def brief(error: str, longest: int = LONGEST) -> str:
 def _cut(text: str) -> str:
     """Without the word that may be torn at its end."""
     return text.rpartition(" ")[0] or text
+
+
+_CONTROLS = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_HARMLESS: Mapping[int, str] = dict.fromkeys(_CONTROLS, "\N{REPLACEMENT CHARACTER}")
+
+
+def harmless(text: str) -> str:
+    """The text without what a terminal would obey, or what turns the order of letters round."""
+    return text.translate(_HARMLESS)

@@ -10,6 +10,7 @@ import pandas as pd
 from orchestrator.analysis.settings import varied_leaves
 from orchestrator.analysis.tables import COLUMNS, HISTORY_COLUMNS
 from orchestrator.loggers.base import Logger, Run, Step, Value
+from orchestrator.names import plain
 from orchestrator.report.source import Source
 
 _TAGS = ("study", "role", "baseline", "status", "failure", "error", "hosts", "versions.orchestrator", "versions.torch")
@@ -81,7 +82,7 @@ def _run(row: Mapping[Any, Any], leaves: list[str], histories: Mapping[str, pd.D
     tags = {name: str(row[name]) for name in _TAGS if name in row and not pd.isna(row[name])}
     ended = row.get("finished_at")
     return Run(
-        study=str(row["study"]), trial_id=str(row["trial_id"]), status=str(row["status"]),
+        study=str(row["study"]), trial_id=plain(str(row["trial_id"]), "the trial"), status=str(row["status"]),
         name=" ".join([_given(row.get("baseline")) or "", *named]).strip(), params=params, metrics=metrics,
         steps=tuple(steps), tags=tags, ended_s=0.0 if ended is None or pd.isna(ended) else ended.timestamp(),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 
 from orchestrator.errors import RunError
 from orchestrator.runner.base import Driver, draining_on_signals
@@ -72,19 +73,35 @@ def _ray(address: str | None, cores: int) -> Generator[Path]:
 
 def _start(cores: int) -> None:
     try:
-        ray.init(
-            address="local",
-            num_cpus=cores,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _loopback_alone():
+            ray.init(
+                address="local",
+                num_cpus=cores,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:  # Ray raises no narrower one where its processes are too slow to start
         raise RunError(
             f"Ray did not start: {error} Nothing was run. A machine that is busy with other work may need a second "
             "try; --runner serial needs no Ray."
         ) from error
+
+
+@contextlib.contextmanager
+def _loopback_alone() -> Generator[None]:
+    """Ray's servers, which run what anybody sends them, listen to this machine alone.
+
+    Ray gives a node the address by which others reach it, and listens everywhere, unless it is told that no others
+    can be; to ask for 127.0.0.1 has no effect.
+    """
+    told = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = told
 
 
 def _join(address: str) -> None:

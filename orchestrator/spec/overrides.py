@@ -17,6 +17,9 @@ _DEEP = ("resources", "retry")
 def apply(root: Node, overrides: Sequence[str], faults: list[Fault]) -> Node:
     """The tree with the overrides in it, the later winning; each fault names its override."""
     for text in overrides:
+        if not _is_text(text):
+            faults.append(Fault(f"{ascii(text)[:80]} is not UTF-8 text", "--set"))
+            continue
         origin = f"--set {text}"
         path, sign, value = text.partition("=")
         path = path.strip()
@@ -35,6 +38,15 @@ def apply(root: Node, overrides: Sequence[str], faults: list[Fault]) -> Node:
         if keys:
             root = _put(root, keys, node)
     return root
+
+
+def _is_text(text: str) -> bool:
+    """Python hands on the bytes of an argument that are no text as what nothing can write again."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _keys(root: Node, path: str, node: Node, faults: list[Fault]) -> tuple[str, ...]:
