@@ -13,10 +13,24 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from orchestrator.durable import sync_folder
 from orchestrator.errors import StoreError
 from orchestrator.failures import SETTLED, Failure
-from orchestrator.ledger_lines import Form, form_of, line, parsed
+from orchestrator.ledger_lines import (
+    Form,
+    Name,
+    Number,
+    Seconds,
+    Time,
+    Whole,
+    form_of,
+    is_plain,
+    line,
+    parsed,
+    undamaged,
+)
 
 LEDGER_VERSION = 1
 
@@ -24,8 +38,7 @@ StageStatus = Literal["complete", "failed", "infeasible", "paused", "stopped"]
 """A paused stage awaits its study's word; a stopped one is over for its study alone. Neither is in the ledger."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageRecord:
+class StageRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """What is kept of a finished stage. Times are seconds since 1970 (UTC); `busy_s` is what the stage itself took.
 
     `workload` and `images` say what the seconds were spent on, for later estimates. `attempt` counts from 1 within the
@@ -35,39 +48,39 @@ class StageRecord:
     that has `gpu_bytes`.
     """
 
-    key: str
+    key: Name
     kind: str
-    parent: str | None
-    seed: int
+    parent: Name | None
+    seed: Whole
     status: StageStatus
-    busy_s: float
-    started_at: float
-    finished_at: float
+    busy_s: Seconds
+    started_at: Time
+    finished_at: Time
     failure: Failure | None = None
     error: str | None = None
-    metrics: Mapping[str, float | int | None] = field(default_factory=dict)
-    history: Sequence[Mapping[str, float]] = ()
-    config: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Number | Whole | None] = msgspec.field(default_factory=dict[str, float | int | None])
+    history: Sequence[Mapping[str, Number]] = ()
+    config: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
     workload: str = ""
-    images: int = 0
+    images: Whole = 0
     artifact_sha256: str | None = None
-    artifact_bytes: int | None = None
+    artifact_bytes: Whole | None = None
     parent_sha256: str | None = None
     host: str = ""
     machine: str = ""
-    pid: int = 0
-    threads: int = 1
+    pid: Whole = 0
+    threads: Whole = 1
     device: str = "cpu"
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
     run: str = ""
-    attempt: int = 1
+    attempt: Whole = 1
     earlier: Sequence[Failure] = ()
-    memory_limit: int | None = None
-    timeout_s: float | None = None
-    peak_memory_bytes: int | None = None
-    grown_memory_bytes: int | None = None
-    peak_gpu_bytes: int | None = None
-    gpu_bytes: int | None = None
+    memory_limit: Whole | None = None
+    timeout_s: Number | None = None
+    peak_memory_bytes: Whole | None = None
+    grown_memory_bytes: Whole | None = None
+    peak_gpu_bytes: Whole | None = None
+    gpu_bytes: Whole | None = None
 
     @property
     def settled(self) -> bool:
@@ -116,6 +129,12 @@ class Attempt:
 
 Event = Ask | Tell | Stop
 
+
+class _StageLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    stage: StageRecord
+
+
+_STAGE_LINES = msgspec.json.Decoder(_StageLine)
 _EVENTS: Mapping[type[Event], str] = {Ask: "ask", Tell: "tell", Stop: "stop"}
 _STAGE = form_of(StageRecord, "stage")
 _ATTEMPT = "attempt"
@@ -137,11 +156,11 @@ class LedgerWriter:
             StoreError: the ledger cannot be written.
 
         """
-        self._write([{"stage": asdict(record)} for record in records])
+        self._write([{"stage": msgspec.structs.asdict(record)} for record in records])
 
     def attempted(self, records: Iterable[StageRecord]) -> None:
         """Append attempts that are followed by others; errors as of `commit`."""
-        self._write([{_ATTEMPT: asdict(record)} for record in records])
+        self._write([{_ATTEMPT: msgspec.structs.asdict(record)} for record in records])
 
     def note(self, events: Iterable[Event]) -> None:
         """Append what a search asked and was told; errors as of `commit`."""
@@ -228,18 +247,28 @@ def _precedence(record: StageRecord) -> tuple[bool, bool, float, str]:
 
 def _contents(path: Path, warnings: list[str]) -> Iterator[StageRecord | Event | Attempt]:
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as lines:
+            for number, data in enumerate(lines, start=1):
+                text = undamaged(data.removesuffix(b"\n"))
+                content = None if text is None else _stage(text) or parsed(text)
+                if isinstance(content, StageRecord):
+                    yield content
+                elif content is not None:
+                    _refuse_foreign(content, path)
+                    yield from _items(content, f"{path}: line {number}")
+                elif data.endswith(b"\n") and data != b"\n":  # a last line without an end was torn by a kill
+                    warnings.append(f"{path}: line {number} is damaged; its stage counts as not done")
     except OSError as error:
         raise StoreError(f"{path}: cannot read the ledger: {error.strerror}") from error
-    last = len(lines) - 1
-    for number, data in enumerate(lines):
-        content = parsed(data)
-        if content is None:
-            if data and number != last:
-                warnings.append(f"{path}: line {number + 1} is damaged; its stage counts as not done")
-            continue
-        _refuse_foreign(content, path)
-        yield from _items(content, f"{path}: line {number + 1}")
+
+
+def _stage(text: memoryview) -> StageRecord | None:
+    """The finished stage that a line tells of; None where it is of another sort, or has to be looked at closely."""
+    try:
+        found = _STAGE_LINES.decode(text).stage
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return found if is_plain(found.config) else None
 
 
 def _items(content: Mapping[str, Any], place: str) -> Iterator[StageRecord | Event | Attempt]:

@@ -10,7 +10,10 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from types import UnionType
-from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, Union, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from orchestrator.errors import StoreError
 
@@ -25,6 +28,13 @@ DEEPEST = 20
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,128}", re.ASCII)
 
+Name = Annotated[str, Meta(pattern=rf"\A(?:{_NAME.pattern})\Z")]
+Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
+Number = Annotated[float, Meta(ge=-(2.0**62), le=2.0**62)]
+Seconds = Annotated[float, Meta(ge=0, le=2.0**62)]
+Time = Annotated[float, Meta(ge=0, lt=YEAR_10000)]
+"""What a decoder may take without a second look; it takes nothing that a form refuses."""
+
 
 def line(content: Mapping[str, Any]) -> bytes:
     """One line with its sum.
@@ -38,13 +48,20 @@ def line(content: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def parsed(data: bytes) -> dict[str, Any] | None:
-    """The content of a line; None where it is damaged or was no line of a ledger."""
-    checksum, _, text = data.partition(b" ")
-    if len(checksum) != 8 or b"%08x" % zlib.crc32(text) != checksum:
-        return None
+SUM = 9
+"""Bytes before the JSON of a line."""
+
+
+def undamaged(data: bytes) -> memoryview | None:
+    """The JSON of a line without its end; None where the sum is another."""
+    text = memoryview(data)[SUM:]
+    return text if data[:SUM] == b"%08x " % zlib.crc32(text) else None
+
+
+def parsed(text: memoryview) -> dict[str, Any] | None:
+    """The content of a line; None where it was no line of a ledger."""
     try:
-        content = json.loads(text, parse_constant=_no_number)
+        content = json.loads(bytes(text), parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
@@ -90,12 +107,20 @@ _ADVICE = ". Move this ledger out of the results root if it is not yours; what i
 
 
 def form_of(record: type, name: str) -> Form:
-    """The form of a dataclass whose fields are plain values, mappings or sequences."""
-    hints = get_type_hints(record)
-    every = fields(record)
-    needed = [one.name for one in every if one.default is MISSING and one.default_factory is MISSING]
-    checks = {one.name: _SPECIAL.get(one.name) or _check(hints[one.name]) for one in every}
-    return Form(name, checks, frozenset(needed))
+    """The form of a dataclass or struct whose fields are plain values, mappings or sequences."""
+    checks = {one: _SPECIAL.get(one) or _check(hint) for one, hint in get_type_hints(record).items()}
+    return Form(name, checks, frozenset(_needed(record)))
+
+
+def _needed(record: type) -> list[str]:
+    if issubclass(record, msgspec.Struct):
+        return [one.name for one in msgspec.structs.fields(record) if one.required]
+    return [one.name for one in fields(record) if one.default is MISSING and one.default_factory is MISSING]
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `json.loads` gave it, no number of it is too large, and it is not too deep."""
+    return _is_plain(value)
 
 
 def _check(hint: Any) -> Check:

@@ -17,7 +17,9 @@ another study goes on. Baselines never stop.
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from orchestrator.ledger import Event, StageRecord, Stop
 from orchestrator.plan import Plan, Trial
@@ -134,7 +136,7 @@ class RungKeeper:
 
 def stopped(record: StageRecord, reason: str) -> StageRecord:
     """The record of a paused stage as its study has it from now on."""
-    return replace(record, status="stopped", error=reason, metrics={})
+    return msgspec.structs.replace(record, status="stopped", error=reason, metrics={})
 
 
 def with_stops(records: Records, events: Sequence[Event]) -> dict[str, StageRecord]:

@@ -1,6 +1,5 @@
 """What is committed is found again whole, whatever happened to the file afterwards."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ def record(key: str, status: str = "complete", **changes: object) -> StageRecord
     plain = StageRecord(
         key=key, kind="train", parent=None, seed=0, status=status, busy_s=1.0, started_at=1.0, finished_at=2.0,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
-    return dataclasses.replace(plain, **changes)  # pyright: ignore[reportArgumentType]
+    return msgspec.structs.replace(plain, **changes)  # pyright: ignore[reportArgumentType]
 
 
 def commit(root: Path, run: str, *records: StageRecord) -> Path:
@@ -41,7 +41,7 @@ def test_a_record_comes_back_as_it_was_committed(tmp_path: Path) -> None:
     commit(tmp_path, "r", whole)
     found = replay(tmp_path)
     as_lists = {"history": [{"epoch": 1.0, "loss": 0.5}], "earlier": []}
-    assert dataclasses.asdict(found.records["k"]) == dataclasses.asdict(whole) | as_lists
+    assert msgspec.structs.asdict(found.records["k"]) == msgspec.structs.asdict(whole) | as_lists
     assert found.warnings == ()
 
 
@@ -192,7 +192,7 @@ def test_what_is_published_may_be_read_by_others_as_the_umask_says(tmp_path: Pat
     ],
 )
 def test_what_no_sweep_writes_is_refused_with_its_line(tmp_path: Path, changes: dict[str, object], told: str) -> None:
-    stage = dataclasses.asdict(record("k")) | changes
+    stage = msgspec.structs.asdict(record("k")) | changes
     (tmp_path / "r.jsonl").write_bytes(line({"ledger": 1}) + line({"stage": stage}))
     with pytest.raises(StoreError, match=told):
         replay(tmp_path)
@@ -211,7 +211,7 @@ def test_a_line_of_right_sum_that_holds_no_mapping_is_damaged(tmp_path: Path, te
 
 
 def test_infinity_has_no_place_in_a_record(tmp_path: Path) -> None:
-    text = json.dumps({"stage": dataclasses.asdict(record("k", metrics={"accuracy": 5.0}))}).replace("5.0", "1e999")
+    text = json.dumps({"stage": msgspec.structs.asdict(record("k", metrics={"accuracy": 5.0}))}).replace("5.0", "1e999")
     (tmp_path / "r.jsonl").write_bytes(b"%08x %s\n" % (zlib.crc32(text.encode()), text.encode()))
     with pytest.raises(StoreError, match=r"metrics is \{.accuracy.: inf\}"):
         replay(tmp_path)

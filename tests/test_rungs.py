@@ -1,6 +1,5 @@
 """Trials stopped at rungs: whom, when, and what is left for others."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -202,4 +201,4 @@ def test_a_record_of_a_stop_is_whole(stopped: Command) -> None:
     stages = stopped.stages("r")
     early = stages[stages["status"] == "stopped"]
     assert (early["busy_s"] > 0).all()
-    assert {field.name for field in dataclasses.fields(StageRecord)} >= {"status", "error", "busy_s"}
+    assert set(StageRecord.__struct_fields__) >= {"status", "error", "busy_s"}

@@ -5,6 +5,7 @@ import random
 import sys
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -180,11 +181,11 @@ def test_what_is_left_is_reckoned_at_the_pace_of_its_own_kind() -> None:
     assert schedule.open_seconds == pytest.approx(sum(expected.values()))
     train, compress = stages[0], stages[1]
     schedule.take()
-    schedule.finish(dataclasses.replace(record(train), busy_s=7 * expected[train.key]))
+    schedule.finish(msgspec.structs.replace(record(train), busy_s=7 * expected[train.key]))
     rest = sum(expected.values()) - expected[train.key]
     assert schedule.open_seconds == pytest.approx(7 * rest), "nothing else is known yet"
     schedule.take()
-    schedule.finish(dataclasses.replace(record(compress), busy_s=2 * expected[compress.key]))
+    schedule.finish(msgspec.structs.replace(record(compress), busy_s=2 * expected[compress.key]))
     others = [stage for stage in stages if stage.kind == "compress" and stage is not compress]
     evaluations = [stage for stage in stages if stage.kind == "evaluate"]
     overall = (7 * expected[train.key] + 2 * expected[compress.key]) / (expected[train.key] + expected[compress.key])

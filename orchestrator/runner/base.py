@@ -5,10 +5,12 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from orchestrator.compaction import write_tables
 from orchestrator.errors import RunError, StoreError
@@ -214,7 +216,7 @@ class Driver:
                 self.schedule.resume(record.key)
                 continue
             over.append(stopped(record, reason))
-        self._writer.note([Stop(self.plan.spec.search_name, asdict(record)) for record in over])
+        self._writer.note([Stop(self.plan.spec.search_name, msgspec.structs.asdict(record)) for record in over])
         return over
 
     def lost(self, task: Task, reason: str) -> None:

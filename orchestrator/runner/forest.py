@@ -7,7 +7,6 @@ import logging
 import os
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +64,7 @@ def run_task(config: dict[str, Any], place: Workplace) -> None:
     """Tune's trainable: execute one task and report its records as they come."""
 
     def report(records: Sequence[StageRecord]) -> None:
-        tune.report({"records": [asdict(record) for record in records]})
+        tune.report({"records": list(records)})
 
     try:
         # The tensor library is loaded in the worker alone: the driver stays small and starts sooner.
@@ -141,6 +140,6 @@ class ForestSearcher(Searcher):
         if self.fault is not None:
             return
         try:
-            self._driver.commit([StageRecord(**record) for record in result.get("records", ())])
+            self._driver.commit(result.get("records", ()))
         except StoreError as error:
             self.fault = error
