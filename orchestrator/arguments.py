@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ArgumentGroup = Any  # nor to a group of arguments
 Subparsers = Any  # argparse gives its collection of subparsers no public name
 
 
@@ -21,7 +22,13 @@ def command_parser(
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every command that reads a study."""
+    """The arguments of every command that reads a study, and the results root that it is about."""
+    add_study_file(parser)
+    add_results(parser)
+
+
+def add_study_file(parser: argparse.ArgumentParser) -> None:
+    """A study, what is changed of it, and whether it may name code."""
     parser.add_argument("study", help="study file; a bare name is also looked up among the shipped studies")
     parser.add_argument(
         "--set",
@@ -34,7 +41,6 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     add_allow_code(
         parser, "let the study name a model of your own as package.module:function, which is then imported and run"
     )
-    add_results(parser)
 
 
 def add_allow_code(parser: argparse.ArgumentParser, about: str) -> None:

@@ -30,6 +30,7 @@ from orchestrator.log_command import add_log_command
 from orchestrator.plot_command import add_plot_command
 from orchestrator.report.command import add_report_commands
 from orchestrator.sql_command import add_sql_command
+from orchestrator.submit_command import add_submit_command
 from orchestrator.watch_command import add_watch_command
 from orchestrator.words import harmless
 
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_study_commands(commands)
+    add_submit_command(commands)
     add_label_command(commands)
     _add_result_commands(commands)
     add_compare_command(commands)

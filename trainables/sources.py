@@ -53,6 +53,17 @@ def sources_sha256(name: str) -> str:
     return digest.hexdigest()
 
 
+def source_files(name: str) -> tuple[Path, ...]:
+    """The files whose SHA-256 is `sources_sha256(name)`.
+
+    Raises:
+        CodeError: the module cannot be found, or has no sources.
+
+    """
+    module = name.partition(":")[0]
+    return tuple(path for _, path in _files(name, module, _top_level(name, module.partition(".")[0])))
+
+
 def _top_level(name: str, package: str) -> ModuleSpec:
     importlib.invalidate_caches()
     try:

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -234,17 +234,13 @@ class Driver:
         """Hand out no further work, and begin no further stage of what was handed out."""
         if not self.draining:
             self.draining = True
-            # Where the file cannot be written, the workers still are handed nothing more.
-            with suppress(OSError):
-                self._drain.parent.mkdir(parents=True, exist_ok=True)
-                self._drain.touch()
+            self._drain.parent.mkdir(parents=True, exist_ok=True)
+            self._drain.touch()
             self._observer.draining()
 
     def close(self) -> None:
         """Write the tables as they stand and close the ledger."""
-        # One that stays disturbs nobody: it bears the name of this run.
-        with suppress(OSError):
-            self._drain.unlink(missing_ok=True)
+        self._drain.unlink(missing_ok=True)
         self._tables.write(self.plan, self.records)
         self._writer.close()
 

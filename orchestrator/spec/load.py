@@ -34,10 +34,13 @@ def shipped_studies() -> Path:
     return inside if inside.is_dir() else package.parent / "search_spaces"
 
 
-def load_spec(name: str, overrides: Sequence[str] = (), *, allow_code: bool = True) -> StudySpec:
+def load_spec(
+    name: str, overrides: Sequence[str] = (), *, allow_code: bool = True, elsewhere: bool = False
+) -> StudySpec:
     """Read a study by path, or by bare name from the working folder or else from the shipped studies.
 
-    Nothing of a model of the user's own is imported here; without `allow_code` a study that names one is refused.
+    Nothing of a model of the user's own is imported here; without `allow_code` a study that names one is refused. A
+    study that runs `elsewhere` keeps `device: auto` in its text.
 
     Raises:
         SpecError: the file is absent, unreadable or wrong, or an override is; it holds every fault found.
@@ -52,7 +55,7 @@ def load_spec(name: str, overrides: Sequence[str] = (), *, allow_code: bool = Tr
         raise SpecError(str(path), faults[:MAX_FAULTS] or [_no_study(root)])
     misread = {(fault.line, fault.column) for fault in faults}
     root = apply(root, overrides, faults)
-    reader = _Reader(root, faults)
+    reader = _Reader(root, faults, elsewhere=elsewhere)
     spec = reader.spec(str(path), _question(text))
     if not allow_code:
         reader.refuse_code()
@@ -118,9 +121,10 @@ def _question(text: str) -> str:
 class _Reader:
     """Turns the tree into a study, part by part; `faults` grows."""
 
-    def __init__(self, root: Node, faults: list[Fault]) -> None:
+    def __init__(self, root: Node, faults: list[Fault], *, elsewhere: bool) -> None:
         self.root = root
         self.faults = faults
+        self.elsewhere = elsewhere
         self.facts = sections()
         self.entries = root.only("", TOP, faults, {name: f"belongs under base, as base.{name}" for name in self.facts})
         self.base = self._mapping("base")
@@ -156,7 +160,7 @@ class _Reader:
             return None
         base = {name: node.plain() for name, node in self.base.items()}
         tree = dict(cast("Mapping[str, Value]", self.root.plain()))
-        if "resources" in tree:
+        if "resources" in tree and not self.elsewhere:
             tree["resources"] = demands.settled_devices(tree["resources"], resources)
         found = StudySpec(
             study, question, base, free, zips, when, excludes, seeds, objectives, search, resources, retry, source, tree
