@@ -16,10 +16,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.analysis.bins import SMALLEST, bin_edges, places
 from orchestrator.analysis.busy import busy_seconds
 from orchestrator.analysis.load import load
 from orchestrator.analysis.objectives import Objective, objective_of
-from orchestrator.analysis.picture_bins import SMALLEST, bin_edges, places
 from orchestrator.analysis.picture_front import front_picture, staircase
 from orchestrator.analysis.picture_front_parts import FrontRequest
 from orchestrator.analysis.picture_heatmap import heatmap_picture

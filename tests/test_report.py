@@ -82,18 +82,101 @@ def test_the_effect_of_an_axis_is_a_mean_of_seeds_with_students_interval(study: 
 def test_many_values_of_an_axis_are_put_together() -> None:
     from orchestrator.report.effects import MOST_VALUES, steps
 
-    frame = pd.DataFrame({"compress.lr": np.linspace(0, 1, 501), "data.name": [f"set {i % 30}" for i in range(501)]})
-    bins = steps(frame, "compress.lr")
-    assert bins.binned
-    assert len(bins.values) == MOST_VALUES
-    assert np.bincount(bins.code).min() >= 500 // MOST_VALUES - 1
-    np.testing.assert_allclose(
-        bins.values, [frame["compress.lr"][bins.code == i].mean() for i in range(MOST_VALUES)], rtol=1e-6
-    )
+    frame = pd.DataFrame({"compress.pfr": np.linspace(0, 1, 501), "data.name": [f"set {i % 30}" for i in range(501)]})
+    bins = steps(frame, "compress.pfr")
+    assert bins.edges == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert bins.at == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert not bins.log
+    assert np.bincount(bins.code).tolist() == [100, 100, 100, 100, 101]
     names = steps(frame, "data.name")
+    assert names.cut
     assert len(names.values) == MOST_VALUES
     kept = frame["data.name"][names.code >= 0]
     assert [names.values[code] for code in names.code[names.code >= 0]] == list(kept)
+
+
+def test_an_axis_that_was_drawn_has_bins_and_the_scale_of_its_distribution(tmp_path: Path) -> None:
+    from orchestrator.report.effects import steps
+    from orchestrator.report.settings import Sampled
+
+    drawn = pd.DataFrame({"compress.lr": np.geomspace(0.011, 0.09, 12)})
+    bins = steps(drawn, "compress.lr", Sampled(0.01, 0.1, log=True))
+    assert bins.log
+    edges = np.array(bins.edges)
+    assert edges[[0, -1]].tolist() == [0.01, 0.1]
+    np.testing.assert_allclose(np.diff(np.log(edges)), np.log(10) / 8, rtol=0.15)  # two digits
+    np.testing.assert_allclose(bins.at, np.sqrt(edges[1:] * edges[:-1]), rtol=1e-6)
+    values = drawn["compress.lr"].to_numpy()
+    assert ((values >= edges[bins.code]) & (values < edges[bins.code + 1])).all()
+    few = steps(drawn.iloc[:5], "compress.lr", Sampled(0.01, 0.1, log=True))
+    assert (few.edges, few.log, few.at) == ([], True, few.values)
+    # A list of as many values stays one.
+    assert steps(drawn, "compress.lr").at == pytest.approx(values.tolist(), rel=1e-6)
+
+
+def test_the_study_or_else_the_values_tell_that_an_axis_was_drawn(tmp_path: Path) -> None:
+    rows = [made.cell(round(0.013 + 0.04 * i, 3), 8 + 8 * (i % 2), 0) | {"trial_id": f"t{i}"} for i in range(14)]
+    folder = made.write(tmp_path / "made_up", rows)
+    study = (folder / "_study.yaml").read_text()
+    drawn = "{uniform: [0, 0.6]}\n"
+    (folder / "_study.yaml").write_text(
+        study.replace("[0, 0.2, 0.4]\n", drawn) + "search: {name: random, trials: 14}\n"
+    )
+    for path, edges in ((folder, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), (folder / "trials.parquet", None)):
+        axes = {one["name"]: one for one in told(path)["effects"]["axes"]}
+        assert axes["model.width"]["edges"] == []
+        assert axes["compress.pfr"]["edges"] == (edges or axes["compress.pfr"]["edges"])
+        assert len(axes["compress.pfr"]["edges"]) > 2
+    (folder / "_study.yaml").write_text(study)
+    assert told(folder)["effects"]["axes"][0]["edges"] == []
+
+
+def test_latencies_are_told_by_runtime_and_batch_and_for_the_front(study: Path) -> None:
+    assert "_latency.parquet is not in" in told(study)["latency"]["why"]
+    trials = orchestrator.load(study)
+    keys = sorted(trials["stage_keys.evaluate"].dropna())
+    pd.DataFrame(
+        [
+            {
+                "stage_keys.evaluate": key, "runtime": "openvino", "batch": batch, "threads": 1, "repeats": 5,
+                "status": "failed" if (i, batch) == (0, 8) else "complete", "error": "it broke" if i == 0 else None,
+                "latency_ms": None if (i, batch) == (0, 8) else batch * (1.0 + i), "latency_q1_ms": 0.5,
+                "latency_q3_ms": 9.0, "latency_ratio": 2.0, "runtime_agreement": 1 - i / 100, "calls": 10 + i,
+                "machine": "that machine", "versions": "openvino 1",
+            }
+            for i, key in enumerate(keys) for batch in (1, 8)
+        ]
+    ).to_parquet(study / "_latency.parquet")  # fmt: skip
+    found = told(study)
+    one, eight = found["latency"]["kinds"]
+    n = len(keys)
+    assert (one["batch"], one["networks"], one["complete"], one["median"]) == (1, n, n, (n + 1) / 2)
+    assert (one["least"], one["most"], one["ratio"], one["agreement"]) == (1, n, 2, pytest.approx(1 - (n - 1) / 100))
+    assert (one["turns"], one["calls"]) == ("5", f"10 to {9 + n}")
+    assert (eight["complete"], eight["errors"]) == (n - 1, ["1 it broke"])
+    assert found["latency"]["machines"] == ["that machine"]
+    ids = decoded(found["rows"]["columns"]["trial_id"])
+    for told_of in found["latency"]["settings"]:
+        own = trials.loc[trials["trial_id"].isin([ids[row] for row in found["points"]["rows"][told_of["point"]]])]
+        for value in told_of["values"]:
+            times = [value["batch"] * (1.0 + keys.index(key)) for key in own["stage_keys.evaluate"].dropna()]
+            times = [time for time in times if time != 8.0 or value["batch"] == 1]
+            assert (value["n"], value["latency_ms"]) == (len(times), pytest.approx(np.mean(times)))
+    shown = [told_of["point"] for told_of in found["latency"]["settings"]]
+    front = [i for i, member in enumerate(found["points"]["front"]) if member]
+    assert shown[: len(front)] == front
+
+
+def test_settings_with_more_seeds_or_fewer_are_compared_as_the_sweep_does(study: Path) -> None:
+    assert "Settings have 1 to 2 complete seeds; the front is that of their plain means." in told(study)["remarks"]
+    text = (study / "_study.yaml").read_text()
+    (study / "_study.yaml").write_text(text + "search: {name: grid, repeats: adaptive}\n")
+    found = told(study)
+    assert any("which all seeds are expected to give" in line for line in found["remarks"])
+    df = orchestrator.load(study)
+    wanted = {"accuracy": "max", "compression": "max", "wall_time_s": {"min": "5%"}}
+    front = df.pareto.front(wanted, over="expected", seeds=[0, 1])
+    assert sum(found["points"]["front"]) == len(front)
 
 
 def test_sharing_is_what_the_paths_of_all_trials_would_have_taken(study: Path) -> None:
@@ -165,7 +248,7 @@ def test_a_table_alone_gives_a_report_that_says_what_is_missing(name: str) -> No
 def test_bounds_of_the_study_are_told_and_so_are_objectives_without_a_value(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert told(study)["remarks"] == []
+    assert not [line for line in told(study)["remarks"] if "Settings have" not in line]
     assert main(["report", str(made.bounded(study)), "--max", "accuracy", "--min", "latency_ms"]) == 0
     said = capsys.readouterr().out
     assert "\nlatency_ms has no value in any trial\n" in said
@@ -173,7 +256,7 @@ def test_bounds_of_the_study_are_told_and_so_are_objectives_without_a_value(
     alone = made.write(tmp_path / "alone", [row | {"accuracy": None} for row in made.rows()], beside=False)
     found = told(alone)
     assert "accuracy" not in [one["name"] for one in found["objectives"]]
-    assert found["remarks"] == ["accuracy has no value in any trial and is left out"]
+    assert found["remarks"][:1] == ["accuracy has no value in any trial and is left out"]
 
 
 def test_several_studies_in_a_folder_are_told_apart(tmp_path: Path) -> None:
@@ -261,7 +344,7 @@ def test_a_front_of_everything_is_cut(tmp_path: Path) -> None:
     found = settings.settings_of(source, objectives_of(source, {}))
     found.table["front"] = True
     many = pd.concat([source.trials] * 2000, ignore_index=True)
-    grown = settings.Settings(found.axes, found.measured, np.tile(found.number, 2000), found.table, {})
+    grown = settings.Settings(found.axes, {}, found.measured, np.tile(found.number, 2000), found.table, {})
     assert len(chosen(many, grown, settings.drawn(grown))) == 9000
 
 

@@ -136,6 +136,7 @@ def test_every_chart_is_drawn_and_names_of_a_study_are_text(browser: Browser) ->
     assert not browser.all("main img, main script, header img")
     drawn = len(browser.all("[data-drawn]"))
     boxes = browser.all(".chart")
+    assert "_latency.parquet is not in" in browser.one("#latency .why").text
     assert 0 < drawn < len(boxes)  # those out of view wait
     for box in boxes:
         browser.run("arguments[0].scrollIntoView({block: 'center'})", box)
@@ -182,6 +183,52 @@ def test_a_click_on_a_point_shows_its_trials_and_the_command(browser: Browser, s
     )
     assert f"orchestrator export {others[0]} " in browser.shown()
     browser.close()
+
+
+def test_a_baseline_far_away_leaves_room_for_the_settings(browser: Browser) -> None:
+    """Settings compress 16 times and more, the dense network once: it stands at the edge unless all is asked for."""
+    box = browser.chart("#front .chart")
+    names = "return arguments[0].data.map(one => one.name)"
+    least = "const range = arguments[0].layout.xaxis.range; return range[0]"
+    assert "baselines farther left" in browser.run(names, box)
+    assert browser.run(least, box) > 10
+    text = browser.run("return arguments[0].data.find(one => one.name.includes('farther')).hovertext[0]", box)
+    assert "compression: 1" in text
+    browser.run("arguments[0].click()", browser.one("#whole"))
+    browser.until(lambda: "baselines" in browser.run(names, box), "the chart is drawn anew")
+    assert browser.run(least, box) < 1
+
+
+def test_a_point_of_one_seed_is_hollow_beside_others_of_several(browser: Browser) -> None:
+    box = browser.chart("#front .chart")
+    symbols = browser.run(
+        "return arguments[0].data.flatMap(one => one.marker.symbol.map((s, i) => [s, one.hovertext[i]]))", box
+    )
+    hollow = [text for symbol, text in symbols if symbol in ("circle-open", "diamond-open")]
+    assert len(hollow) == 1  # the other seed of this setting failed
+    assert "pfr 0.4, width 16" in hollow[0]
+    assert "(1 seed)" in hollow[0]
+    assert "A hollow point stands on a single seed." in browser.one("#front p.note").text
+
+
+def test_an_axis_that_was_drawn_is_shown_in_bins_and_filters_by_them(driver: Browser, tmp_path: Path) -> None:
+    rows = [made.cell(round(0.001 * 1.7**i, 6), 8, 0) | {"trial_id": f"t{i}"} for i in range(12)]
+    folder = made.write(tmp_path / "made_up", rows)
+    study = (folder / "_study.yaml").read_text().replace("[0, 0.2, 0.4]\n", "{loguniform: [0.001, 0.4]}\n")
+    (folder / "_study.yaml").write_text(study.replace("[8, 16]", "[8, 12]") + "search: {name: random, trials: 12}\n")
+    assert main(["report", str(folder)]) == 0
+    driver.open((folder / "_report" / "report.html").as_uri())
+    box = driver.chart("#effects .chart")
+    assert driver.run("return arguments[0].layout.xaxis.type", box) == "log"
+    driver.run("arguments[0].focus()", box)
+    box.send_keys(Keys.HOME)
+    box.send_keys(Keys.ENTER)
+    driver.until(lambda: driver.one("#filter").get_attribute("value") != "", "the table is filtered")
+    low, high = 0.001, float(str(driver.one("#filter").get_attribute("value")).rpartition("<")[2])
+    inside = sum(low <= float(row["compress.pfr"]) < high for row in rows)
+    assert 0 < inside < len(rows)
+    assert driver.one("#found").text == f"{inside} row{'' if inside == 1 else 's'}"
+    assert driver.faults() == []
 
 
 def test_the_keyboard_walks_through_a_chart_and_opens_a_point(browser: Browser) -> None:

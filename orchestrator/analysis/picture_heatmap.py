@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from orchestrator.analysis.picture_bins import places
+from orchestrator.analysis.bins import places
 from orchestrator.analysis.picture_style import (
     COLOUR_MAP,
     COLUMN_MM,

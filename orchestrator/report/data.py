@@ -11,7 +11,7 @@ import numpy as np
 
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective
 from orchestrator.analysis.rows import equals
-from orchestrator.report import effects, learning, provenance, rows, seconds, settings
+from orchestrator.report import effects, latency, learning, provenance, rows, seconds, settings
 from orchestrator.report.source import Source, objectives_of
 from orchestrator.words import LEFT_OUT
 
@@ -34,9 +34,10 @@ def payload(source: Source, asked: Mapping[str, object]) -> dict[str, Any]:
         "damaged": list(source.left_out),
         "counts": provenance.counts(source.trials),
         "objectives": [_objective(one) for one in objectives],
-        "remarks": remarks(source, objectives),
+        "remarks": [*remarks(source, objectives), *seeds_told(source, found)],
         "left_out": {LEFT_OUT.get(why, why): count for why, count in found.left_out.items() if count},
         "axes": list(found.axes),
+        "log_axes": [name for name, one in found.sampled.items() if one.log],
         "measured": list(found.measured),
         "pairs": settings.pairs(objectives, found.measured),
         "points": settings.points(found, numbers, place),
@@ -45,6 +46,7 @@ def payload(source: Source, asked: Mapping[str, object]) -> dict[str, Any]:
         "labelling": learning.labelling(source.trials),
         "training": learning.training(source, found),
         "seconds": seconds.seconds(source),
+        "latency": latency.latency(source, found, numbers),
         "failures": provenance.failures(source.trials),
         "rows": rows.rows(source.trials, found, positions),
         "table": {"n": len(positions), "of": len(source.trials)},
@@ -96,6 +98,17 @@ def remarks(source: Source, objectives: Sequence[Objective]) -> list[str]:
         bounds = " and ".join(map(str, where))
         found.append(f"The study asks for {bounds}; this front is taken over all trials.")
     return found
+
+
+def seeds_told(source: Source, found: settings.Settings) -> list[str]:
+    """How settings with more seeds or fewer were compared."""
+    cells = found.table.loc[found.table["role"] == "cell", "n_seeds"].dropna()
+    if cells.empty or cells.min() == cells.max():
+        return []
+    told = f"Settings have {int(cells.min())} to {int(cells.max())} complete seeds"
+    if source.study.over == "expected":
+        return [f"{told}; the front is that of the means which all seeds are expected to give."]
+    return [f"{told}; the front is that of their plain means."]
 
 
 def said(found: Mapping[str, Any]) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from orchestrator.analysis.bins import MOST_BINS, binned_places
 from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.repeats import t_quantile
 from orchestrator.analysis.rows import equals, hashable, numbers
-from orchestrator.report.plain import plain, plains
-from orchestrator.report.settings import Settings
+from orchestrator.report.plain import plains
+from orchestrator.report.settings import Sampled, Settings
 
 MOST_VALUES = 20
-"""Values of an axis told apart; more numbers are put into as many bins of equal counts, more names are cut off."""
+"""Values of an axis told apart; more numbers are put into bins, more names are cut off."""
 
 MOST_AXES = 8
 CONFIDENCE = 0.95
@@ -25,12 +26,19 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The values of one axis: a number for each row, -1 for none, and what each stands for."""
+    """The values of one axis: a number for each row, -1 for none, and what each stands for.
+
+    `at` says where a value stands on an axis of numbers, empty where there is none, and `log` whether that is
+    logarithmic. `edges` are those of bins, one more than values; `cut` tells that rare names were left out.
+    """
 
     name: str
     code: npt.NDArray[np.int64]
     values: list[Any]
-    binned: bool
+    at: list[Any] = field(default_factory=list[Any])
+    log: bool = False
+    edges: list[Any] = field(default_factory=list[Any])
+    cut: bool = False
 
 
 def effects(trials: pd.DataFrame, settings: Settings, objectives: Sequence[Objective]) -> dict[str, Any]:
@@ -42,39 +50,47 @@ def effects(trials: pd.DataFrame, settings: Settings, objectives: Sequence[Objec
     rows = trials.loc[equals(trials, "role", "cell") & equals(trials, "status", "complete")]
     names = [one.column for one in objectives]
     values = pd.DataFrame({name: numbers(rows, name) for name in names}).replace([np.inf, -np.inf], np.nan)
-    axes = [steps(rows, name) for name in settings.axes[:MOST_AXES]]
+    axes = [steps(rows, name, settings.sampled.get(name)) for name in settings.axes[:MOST_AXES]]
+    told = ("name", "values", "at", "log", "edges", "cut")
     return {
-        "axes": [{"name": axis.name, "values": axis.values, "binned": axis.binned} for axis in axes],
+        "axes": [{name: getattr(axis, name) for name in told} for axis in axes],
         "of": len(settings.axes),
         "alone": [_alone(axis, rows["seed"].to_numpy(), values) for axis in axes],
         "together": [_together(i, j, axes, values) for i, j in combinations(range(len(axes)), 2)],
     }
 
 
-def steps(rows: pd.DataFrame, name: str) -> Steps:
-    """The values of an axis in their order; a null is one, the last."""
+def steps(rows: pd.DataFrame, name: str, sampled: Sampled | None = None) -> Steps:
+    """The values of an axis in their order; a null is one, the last. Numbers that were drawn are put into bins."""
     column = hashable(rows[name])
-    if pd.api.types.is_numeric_dtype(column.dtype) and column.nunique() > MOST_VALUES:
-        return _bins(name, numbers(rows, name))
+    numeric = pd.api.types.is_numeric_dtype(column.dtype)
+    log = sampled is not None and bool(sampled.log)
+    if numeric and column.nunique() > (MOST_VALUES if sampled is None else MOST_BINS):
+        return _bins(name, numbers(rows, name), sampled)
     # Names stay in the order of the table, which is the study's.
-    codes, found = pd.factorize(column, sort=pd.api.types.is_numeric_dtype(column.dtype))
+    codes, found = pd.factorize(column, sort=numeric)
     values = plains(found)
     if len(values) > MOST_VALUES:
         common = np.sort(np.argsort(-np.bincount(codes[codes >= 0]), kind="stable")[:MOST_VALUES])
         place = np.full(len(values) + 1, -1)
         place[common] = np.arange(len(common))
-        return Steps(name, place[codes], [values[i] for i in common], binned=True)
+        return Steps(name, place[codes], [values[i] for i in common], cut=True)
+    at = values if numeric and not (codes < 0).any() else []
     if (codes < 0).any():
         codes, values = np.where(codes < 0, len(values), codes), [*values, None]
-    return Steps(name, codes.astype(np.int64), values, binned=False)
+    return Steps(name, codes.astype(np.int64), values, at, log)
 
 
-def _bins(name: str, column: npt.NDArray[np.float64]) -> Steps:
-    edges = np.unique(np.nanquantile(column, np.linspace(0, 1, MOST_VALUES + 1)))
-    code = np.clip(np.searchsorted(edges, column, side="right") - 1, 0, len(edges) - 2)
-    code = np.where(np.isnan(column), -1, code)
-    means = [plain(column[code == i].mean()) if (code == i).any() else None for i in range(len(edges) - 1)]
-    return Steps(name, code.astype(np.int64), means, binned=True)
+def _bins(name: str, column: npt.NDArray[np.float64], sampled: Sampled | None) -> Steps:
+    """Bins of equal width, or of equal width in log where the axis was drawn so or spans much."""
+    if sampled is None:
+        places = binned_places(column)
+    else:
+        places = binned_places(column, low=sampled.low, high=sampled.high, log=sampled.log)
+    low, high = places.edges[:-1], places.edges[1:]
+    log = bool(low[0] > 0 and not np.allclose(np.diff(places.edges), high[0] - low[0]))
+    middles = np.sqrt(low * high) if log else (low + high) / 2
+    return Steps(name, places.codes, [*places.labels], plains(middles), log, plains(places.edges))
 
 
 def _alone(axis: Steps, seed: npt.NDArray[Any], values: pd.DataFrame) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Settings: what the trials of a table have in common but for the seed, and which of them are on the front."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -9,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from orchestrator.analysis.bins import MOST_BINS
 from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.rows import equals, hashable, numbers
 from orchestrator.analysis.tables import COLUMNS, is_config_column
 from orchestrator.report.plain import encoded, plain, plains
 from orchestrator.report.source import Source
 from orchestrator.spec.leaves import optional_paths
+from orchestrator.spec.model import Distribution
 
 MOST_DRAWN = 1500
 """Settings drawn one by one, those on the front first; beyond, the others are counted on a raster."""
@@ -32,16 +35,27 @@ Ints = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """Between which numbers an axis was drawn, and whether evenly in log."""
+
+    low: float = math.inf
+    high: float = -math.inf
+    log: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of a table.
 
-    `axes` are the config columns in which the cells differ, after `study` where there are several. `number` is the
-    setting of each trial, shape (trials,). `table` has a row for each setting, by number: its `role`, `baseline` and
-    config, the mean of each of `measured` over its complete trials and `<column>_std` (n - 1 in the denominator),
-    `n_seeds` and `front`. `left_out` counts the trials that could not be compared, by reason.
+    `axes` are the config columns in which the cells differ, after `study` where there are several; `sampled` those of
+    them whose values were drawn, and not listed. `number` is the setting of each trial, shape (trials,). `table` has a
+    row for each setting, by number: its `role`, `baseline` and config, the mean of each of `measured` over its complete
+    trials and `<column>_std` (n - 1 in the denominator), `n_seeds` and `front`. `left_out` counts the trials that could
+    not be compared, by reason.
     """
 
     axes: tuple[str, ...]
+    sampled: Mapping[str, Sampled]
     measured: tuple[str, ...]
     number: Ints
     table: pd.DataFrame
@@ -70,7 +84,9 @@ def settings_of(source: Source, objectives: Sequence[Objective]) -> Settings:
     table = table.join(_statistics(trials.loc[complete], number[complete], measured, len(table)))
     front = trials.pareto.front(tuple(objectives), over=source.study.over, seeds=source.study.seeds)
     table["front"] = _members(table, front, keys)
-    return Settings(axes, measured, number, table, dict(front.attrs.get("left_out_because", {})))
+    return Settings(
+        axes, _sampled(source, axes, table), measured, number, table, dict(front.attrs.get("left_out_because", {}))
+    )
 
 
 def axes_of(source: Source) -> tuple[str, ...]:
@@ -90,6 +106,20 @@ def axes_of(source: Source) -> tuple[str, ...]:
         settled = any(cells.groupby(other, dropna=False)[name].nunique(dropna=False).max() == 1 for other in found)
         found += [] if settled else [name]
     return tuple(name for name in (*several, *varied) if name in found)
+
+
+def _sampled(source: Source, axes: Sequence[str], table: pd.DataFrame) -> dict[str, Sampled]:
+    """The axes whose values were drawn: as the study says, else those whose numbers hardly ever come back."""
+    if source.study.spec is not None:
+        drawn = {axis.path: axis.values for axis in source.study.spec.all_axes if isinstance(axis.values, Distribution)}
+        return {
+            name: Sampled(one.low, one.high, one.kind == "loguniform") for name, one in drawn.items() if name in axes
+        }
+    cells = table.loc[table["role"] == "cell"]
+    return {
+        name: Sampled() for name in axes
+        if pd.api.types.is_float_dtype(cells[name].dtype) and cells[name].nunique() > max(MOST_BINS, len(cells) / 2)
+    }  # fmt: skip
 
 
 def _varied(trials: pd.DataFrame, *, dropna: bool | None = None) -> list[str]:

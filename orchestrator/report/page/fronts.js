@@ -27,34 +27,87 @@ function kinds() {
   ];
 }
 
+const seedCounts = new Set(indices.filter(i => !isBaseline(i) && points.seeds[i]).map(i => points.seeds[i]));
+
+/** Whether a point is hollow: it stands on one seed while others have several. */
+const isHollow = i => seedCounts.size > 1 && points.seeds[i] === 1 && !isBaseline(i);
+
+const hollowLast = own => [...own.filter(i => !isHollow(i)), ...own.filter(isHollow)];
+
+const marked = (marker, own) => ({ ...marker, symbol: own.map(i => marker.symbol + (isHollow(i) ? "-open" : "")),
+  line: { ...marker.line, width: own.map(i => (isHollow(i) ? 1.6 : marker.line?.width ?? 0)),
+    color: own.map(i => (isHollow(i) ? marker.color : marker.line?.color ?? marker.color)) } });
+
 const names2d = () => [...new Set([...data.objectives.map(one => one.name), ...data.measured])];
 
-function bars(name, own) {
-  const error = own.map(i => scaled(name, points.std[name][i]));
-  return !crowded && error.some(value => value) ? { type: "data", array: error, thickness: 1.2, width: 3 } : undefined;
+/** Standard deviations in the colour of their points; without one there is no bar. */
+function bars(name, own, marker) {
+  const array = own.map(i => scaled(name, points.std[name][i]) || NaN);
+  return !crowded && array.some(value => value) ? { type: "data", array, thickness: 1.2, width: 3, color: marker.color } : undefined;
 }
+
+const LOGARITHMIC_FROM = 4, FAR = 0.5, MARGIN = 0.06;
+
+/** Which numbers an axis shows: all settings with their bars, baselines that are near; and whether in powers of ten. */
+function extent(name, known, whole) {
+  const own = known.filter(i => !isBaseline(i)), inside = own.length ? own : known;
+  const of = i => scaled(name, points.mean[name][i]), bar = i => (crowded ? 0 : scaled(name, points.std[name][i] ?? 0));
+  const means = inside.map(of), least = Math.min(...means), most = Math.max(...means);
+  const log = factor(name) === 1 && least > 0 && most >= LOGARITHMIC_FROM * least;
+  const on = log ? Math.log10 : value => value, off = log ? value => 10 ** value : value => value;
+  const lows = inside.map(i => of(i) - bar(i)).filter(value => !log || value > 0);
+  let low = on(Math.min(least, ...lows)), high = on(Math.max(...inside.map(i => of(i) + bar(i))));
+  const room = FAR * (high - low) || 0.1 * Math.abs(high) || 1;
+  const others = known.filter(isBaseline).map(of).filter(value => !log || value > 0).map(on);
+  const near = others.filter(value => whole || (value >= low - room && value <= high + room));
+  low = Math.min(low, ...near); high = Math.max(high, ...near);
+  const margin = MARGIN * (high - low) || 0.05 * Math.abs(high) || 1;
+  return { log, range: [low - margin, high + margin], low: off(low - margin), high: off(high + margin) };
+}
+
+/** Where a value is drawn, and the edge of the chart beyond which it lies, if it does. */
+function edge(values, extents) {
+  const sides = [["left", "right"], ["down", "up"]];
+  const at = values.map((value, k) => Math.min(Math.max(value, extents[k].low), extents[k].high));
+  const k = values.findIndex((value, place) => value !== at[place]);
+  return { at, beyond: k < 0 ? "" : sides[k][values[k] < at[k] ? 0 : 1] };
+}
+
+let wholeAxes = false;
 
 function projection(x, y) {
   const traces = [], picks = [];
+  const both = indices.filter(i => points.mean[x][i] !== null && points.mean[y][i] !== null);
+  const [across, up] = both.length ? [extent(x, both, wholeAxes), extent(y, both, wholeAxes)] : [{}, {}];
   const raster = data.rasters.find(one => one.x === x && one.y === y);
   if (raster) {
     traces.push({ type: "heatmap", x: raster.xs.map(v => scaled(x, v)), y: raster.ys.map(v => scaled(y, v)),
       z: raster.counts.map(row => row.map(n => (n ? Math.log10(n) : null))), hoverinfo: "skip", showscale: false,
       colorscale: [[0, colour("grid")], [1, colour("other")]] });
   }
+  const put = (name, own, marker) => {
+    if (!own.length) return;
+    own.forEach((i, place) => picks.push([points.mean[x][i], traces.length, place, () => openSetting(i)]));
+    const places = own.map(i => place(i).at), outside = marker.symbol.startsWith("triangle");
+    traces.push({ type: "scatter", mode: "markers", name: safe(name), marker: marked(marker, own), hoverinfo: "text",
+      showlegend: true, cliponaxis: !outside, x: places.map(at => at[0]), y: places.map(at => at[1]),
+      error_x: outside ? undefined : bars(x, own, marker), error_y: outside ? undefined : bars(y, own, marker),
+      hovertext: own.map(i => pointText(i, [y, x])) });
+  };
+  const place = i => edge([scaled(x, points.mean[x][i]), scaled(y, points.mean[y][i])], [across, up]);
   for (const { name, own, marker } of kinds()) {
-    const known = own.filter(i => points.mean[x][i] !== null && points.mean[y][i] !== null);
-    if (!known.length) continue;
-    known.forEach((i, place) => picks.push([points.mean[x][i], traces.length, place, () => openSetting(i)]));
-    traces.push({ type: "scatter", mode: "markers", name: safe(name), marker, hoverinfo: "text", showlegend: true,
-      x: known.map(i => scaled(x, points.mean[x][i])), y: known.map(i => scaled(y, points.mean[y][i])),
-      error_x: dim(bars(x, known), marker), error_y: dim(bars(y, known), marker),
-      hovertext: known.map(i => pointText(i, [y, x])) });
+    const known = hollowLast(own.filter(i => points.mean[x][i] !== null && points.mean[y][i] !== null));
+    const beyond = i => (isBaseline(i) ? place(i).beyond : "");
+    put(name, known.filter(i => !beyond(i)), marker);
+    for (const side of ["left", "right", "down", "up"]) {
+      put(`${name} farther ${side}`, known.filter(i => beyond(i) === side), { ...marker, symbol: `triangle-${side}-open` });
+    }
   }
-  return { traces, picks, layout: layout({ showlegend: true, xaxis: axis(axisTitle(x)), yaxis: axis(axisTitle(y)) }) };
+  const scale = one => (one.log ? { type: "log", range: one.range, dtick: one.range[1] - one.range[0] < 1.2 ? "D2" : 1 } :
+    { range: one.range });
+  return { traces, picks, layout: layout({ showlegend: true, xaxis: axis(axisTitle(x), scale(across)),
+    yaxis: axis(axisTitle(y), scale(up)) }) };
 }
-
-const dim = (error, marker) => error && { ...error, color: marker.color };
 
 function frontSection(section) {
   const members = points.front.filter(Boolean).length;
@@ -70,13 +123,20 @@ function frontSection(section) {
     `${wishes.join(", ")}. A point is the mean over the seeds` + (crowded ? "; its standard deviation is in its label" :
       ", its bars one standard deviation") + `; diamonds are the ` +
     `${plural(members, "setting")} on the front over all objectives together.` +
+    (seedCounts.size > 1 ? " A hollow point stands on a single seed." : "") +
     (all < points.of ? ` ${all.toLocaleString("en")} of ${points.of.toLocaleString("en")} settings are drawn one by ` +
       "one, all others counted in the shaded raster (logarithmic)." : "") +
     (left ? ` Trials that could not be compared: ${left}.` : "") +
     " Click a point for its trials; with the keyboard, arrow keys walk through a chart and Enter opens."),
     ...remarks);
-  section.append(make("div", { class: "charts" }, ...data.pairs.map(([x, y]) =>
-    chart(`${y} against ${x}`, () => projection(x, y)))));
+  const boxes = data.pairs.map(([x, y]) => chart(`${y} against ${x}`, () => projection(x, y)));
+  const whole = make("input", { type: "checkbox", id: "whole", onchange: event => {
+    wholeAxes = event.target.checked;
+    boxes.forEach(box => box.redraw());
+  } });
+  if (indices.some(isBaseline)) section.append(make("div", { class: "controls" }, make("label", {}, whole,
+    "wide axes, which hold every baseline")));
+  section.append(make("div", { class: "charts" }, ...boxes));
   section.append(memberTable(indices.filter(isMember)));
 }
 
@@ -106,7 +166,7 @@ function solidSection(section) {
   }
   const chosen = [1, 2, 0];
   const picture = () => {
-    const [x, y, z] = chosen.map(i => names[i]), far = box.clientWidth < 500 ? 1.25 : 1;
+    const [x, y, z] = chosen.map(i => names[i]), narrow = box.clientWidth < 500, far = narrow ? 1.3 : 1;
     const traces = [], picks = [];
     for (const { name, own, marker } of kinds()) {
       const known = own.filter(i => [x, y, z].every(column => points.mean[column][i] !== null));
@@ -117,7 +177,9 @@ function solidSection(section) {
         x: known.map(i => scaled(x, points.mean[x][i])), y: known.map(i => scaled(y, points.mean[y][i])),
         z: known.map(i => scaled(z, points.mean[z][i])), hovertext: known.map(i => pointText(i, [z, x, y])) });
     }
-    const solid = name => ({ title: { text: axisTitle(name), font: { size: 12 } }, gridcolor: colour("line"),
+    // Letters in 3-D are drawn as shapes, which an arrow is not; a narrow chart has room for the name alone.
+    const titled = name => (narrow ? safe(cut(name, 14)) : axisTitle(name).replace(" ↑", ", max").replace(" ↓", ", min"));
+    const solid = name => ({ title: { text: titled(name), font: { size: 12 } }, gridcolor: colour("line"),
       backgroundcolor: colour("panel"), showbackground: true, zeroline: false });
     return { traces, picks, layout: layout({ margin: { l: 0, r: 0, t: 30, b: 0 }, showlegend: true,
       scene: { xaxis: solid(x), yaxis: solid(y), zaxis: solid(z), camera: { eye: { x: 1.5 * far, y: -1.7 * far, z: 0.75 * far }, center: { x: 0, y: 0, z: -0.14 } } } }) };
@@ -131,9 +193,10 @@ function solidSection(section) {
 function rail(name, values, isAxis) {
   const known = values.filter(value => value !== null && value !== undefined);
   if (!isAxis || (known.length && known.every(value => typeof value === "number") && new Set(known).size > 12)) {
-    const low = Math.min(...known), high = Math.max(...known), width = high - low || 1;
-    const ticks = [0, 0.25, 0.5, 0.75, 1].map(y => [y, shown(name, +(low + y * width).toPrecision(isAxis ? 3 : 4))]);
-    return { place: value => (value === null || value === undefined ? null : (value - low) / width), ticks };
+    const log = data.log_axes.includes(name), on = log ? Math.log : value => value, off = log ? Math.exp : value => value;
+    const low = on(Math.min(...known)), high = on(Math.max(...known)), width = high - low || 1;
+    const ticks = [0, 0.25, 0.5, 0.75, 1].map(y => [y, shown(name, +off(low + y * width).toPrecision(isAxis ? 3 : 4))]);
+    return { place: value => (value === null || value === undefined ? null : (on(value) - low) / width), ticks };
   }
   const numbers = known.every(value => typeof value === "number");
   const different = [...new Set(numbers ? [...values].sort((a, b) => a - b).map(leaf) : values.map(leaf))];

@@ -9,6 +9,7 @@ const SECTIONS = [
   ["labelling", "Learning curves", labellingSection],
   ["training", "Training curves", trainingSection],
   ["seconds", "Where the time went", secondsSection],
+  ["latency", "Latency by runtime and batch", latencySection],
   ["failures", "Failed trials", failureSection],
   ["table", "Trials", tableSection],
   ["study", "The study", studySection],

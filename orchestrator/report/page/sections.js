@@ -3,14 +3,16 @@
 const why = text => make("p", { class: "why" }, text);
 const note = text => make("p", { class: "note" }, text);
 
-/** Positions and ticks of an axis' values: numbers at their values, names side by side. */
+/** Positions, ticks and scale of an axis' values: numbers at their values, names side by side. */
 function along(one) {
-  const numbers = one.values.every(value => typeof value === "number");
-  return numbers
-    ? { x: one.values, ticks: one.values.length <= 8 ? { tickvals: one.values, ticktext: one.values.map(String) } : {} }
-    : { x: one.values.map((_, i) => i), ticks: { tickvals: one.values.map((_, i) => i),
+  if (!one.at.length) {
+    return { x: one.values.map((_, i) => i), ticks: { tickvals: one.values.map((_, i) => i),
       ticktext: one.values.map(value => safe(cut(leaf(value), 18))),
       tickangle: one.values.map(leaf).join("").length > 20 ? -25 : 0, range: [-0.4, one.values.length - 0.6] } };
+  }
+  const scale = one.log ? { type: "log", dtick: one.at.at(-1) / one.at[0] > 30 ? 1 : "D2" } : {};
+  const each = !one.log && !one.edges.length && one.values.length <= 8;
+  return { x: one.at, ticks: each ? { tickvals: one.at, ticktext: one.values.map(leaf) } : scale };
 }
 
 function effectSection(section) {
@@ -19,10 +21,12 @@ function effectSection(section) {
     section.append(why(axes.length ? "No cell is complete yet." : "The cells of this study differ in no leaf but the seed."));
     return;
   }
-  const binned = axes.filter(one => one.binned).map(one => one.name);
+  const binned = axes.filter(one => one.edges.length).map(one => one.name);
+  const rare = axes.filter(one => one.cut).map(one => one.name);
   section.append(note("Mean over all complete cells with a value, whatever their other leaves; the bars are Student's " +
     "95 % interval over the seeds (none for one seed): how sure the mean is, not how widely the cells lie." +
-    (binned.length ? ` Of ${binned.join(", ")} values are put together, or the commonest shown.` : "") +
+    (binned.length ? ` The values of ${binned.join(", ")} are put into bins; a point stands in the middle of its bin.` : "") +
+    (rare.length ? ` Of ${rare.join(", ")} the commonest values are shown.` : "") +
     (of > axes.length ? ` The first ${axes.length} of ${of} axes are shown.` : "")));
   axes.forEach((one, i) => section.append(make("h3", {}, one.name), make("div", { class: "charts small" },
     ...data.objectives.map(({ name }) => effectChart(one, alone[i], name)))));
@@ -32,7 +36,7 @@ function effectChart(one, found, name) {
   return chart(`Effect of ${one.name} on ${name}`, () => {
     const { mean, half } = found.objectives[name], { x, ticks } = along(one);
     const order = x.map((_, i) => i).filter(i => mean[i] !== null).sort((a, b) => x[a] - x[b]);
-    const numeric = one.values.every(value => typeof value === "number");
+    const numeric = one.at.length > 0;
     const text = i => `${safe(one.name)} ${safe(leaf(one.values[i]))}<br>${safe(name)}: ${safe(shown(name, mean[i]))}` +
       (half[i] === null ? "" : ` ± ${safe(shown(name, half[i]))}`) + `<br>${plural(found.cells[i], "cell")}`;
     return {
@@ -48,8 +52,10 @@ function effectChart(one, found, name) {
 }
 
 function filterTable(one, i) {
-  if (one.binned || one.values[i] === null) return;
-  setFilter(`${one.name}=${quoted(one.values[i])}`);
+  if (one.edges.length) {
+    const last = i === one.values.length - 1;
+    setFilter(`${one.name}>=${one.edges[i]} ${one.name}${last ? "<=" : "<"}${one.edges[i + 1]}`);
+  } else if (one.values[i] !== null) setFilter(`${one.name}=${quoted(one.values[i])}`);
 }
 
 function heatSection(section) {
@@ -186,6 +192,43 @@ function secondsSection(section) {
       barmode: "group", xaxis: axis(`busy ${unit}`, { range: [0, 1.18 * most / per] }), yaxis: axis("", { showgrid: false }) }) };
   };
   section.append(make("div", { class: "charts wide" }, chart("Busy seconds by kind of stage", picture)));
+}
+
+const few = value => (value === null ? "-" : String(+value.toPrecision(3)));
+
+function latencySection(section) {
+  const { why: absent, kinds: found, settings: told, machines, versions } = data.latency;
+  if (absent) { section.append(why(absent)); return; }
+  section.append(note("Taken after all training, one process and one network at a time, turn by turn with its dense parent; " +
+    "a time is the median of the calls with all images of a batch. The ratio is that of the dense parent in OpenVINO's fp32 " +
+    `to this network: above 1 the network is faster. Taken on ${machines.join("; ")}, with ${versions.join("; ")}.`));
+  const head = ["runtime", "batch", "threads", "turns", "calls", "networks", "median (ms)", "fastest to slowest (ms)",
+    "ratio", "ratio, same runtime", "least agreement"];
+  const rows = found.map(one => [one.runtime, one.batch, one.threads, one.turns, one.calls,
+    one.complete === one.networks ? one.networks : `${one.complete} of ${one.networks}`, few(one.median),
+    `${few(one.least)} to ${few(one.most)}`, few(one.ratio), few(one.same), shown("accuracy", one.agreement)]);
+  section.append(scrolled("latency-kinds", head, rows, 1));
+  for (const one of found) for (const text of one.errors) {
+    section.append(make("p", { class: "note bad" }, `${one.runtime}, batch ${one.batch}: ${text}`));
+  }
+  if (!told.length) return;
+  const lines = told.flatMap(({ point, values }) => values.map(one => [
+    make("button", { type: "button", onclick: () => openSetting(point) }, settingName(point)),
+    isMember(point) ? "front" : "", one.runtime, one.batch, one.n, few(one.latency_ms),
+    `${few(one.latency_q1_ms)} to ${few(one.latency_q3_ms)}`, few(one.latency_ratio), shown("accuracy", one.runtime_agreement)]));
+  section.append(make("details", { class: "more", open: lines.length <= 24 },
+    make("summary", {}, `The front and the baselines: ${plural(told.length, "setting")}, means over their networks`),
+    scrolled("latency-settings", ["setting", "", "runtime", "batch", "networks", "ms", "quartiles (ms)", "ratio", "agreement"],
+      lines, 3)));
+}
+
+/** A table that scrolls; from column `first` on cells hold numbers. */
+function scrolled(id, head, rows, first) {
+  const style = i => (i >= first ? "number" : null);
+  return make("div", { class: "scroll high", tabindex: "0" }, make("table", { id },
+    make("thead", {}, make("tr", {}, ...head.map((name, i) => make("th", { scope: "col", class: style(i) }, name)))),
+    make("tbody", {}, ...rows.map(row => make("tr", {}, ...row.map((cell, i) =>
+      make("td", { class: style(i) }, typeof cell === "number" ? cell.toLocaleString("en") : cell)))))));
 }
 
 function failureSection(section) {

@@ -79,8 +79,11 @@ function axisTitle(name) {
 const factor = name => (described(name).unit === "fraction" ? 100 : 1);
 const scaled = (name, value) => (value === null || value === undefined ? null : value * factor(name));
 
-/** What a person reads of a config leaf's value; a null is a value where the leaf may be null. */
-const leaf = value => (value === null || value === undefined ? "none" : String(value));
+/** What a person reads of a config leaf's value, numbers in four digits; a null is a value where the leaf may be null. */
+function leaf(value) {
+  if (value === null || value === undefined) return "none";
+  return typeof value === "number" && !Number.isInteger(value) ? String(+value.toPrecision(4)) : String(value);
+}
 
 /** The setting of a point in a few words: its values on the axes. */
 function settingName(point) {

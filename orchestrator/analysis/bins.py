@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 import numpy as np
@@ -25,11 +25,19 @@ _STEPS = (1, 2, 5, 10, 20)
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where each row stands on an axis, shape (rows,), -1 for null; and what is written at each place."""
+    """Where each row stands on an axis, shape (rows,), -1 for null; and what is written at each place.
+
+    `edges` are those of the bins, rising, one more than labels; none where each value has a place of its own.
+    """
 
     codes: npt.NDArray[np.int64]
     labels: list[str]
-    binned: bool
+    edges: Floats = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def binned(self) -> bool:
+        """Whether a place stands for a range of numbers."""
+        return len(self.edges) > 0
 
 
 def places(column: pd.Series, most: int) -> Places:
@@ -37,20 +45,27 @@ def places(column: pd.Series, most: int) -> Places:
     values = hashable(column)
     different = sorted(values.dropna().unique().tolist(), key=_order)
     if len(different) > most and all(_is_number(one) for one in different):
-        edges = bin_edges(float(different[0]), float(different[-1]))
-        return Places(_codes(values.to_numpy(dtype=np.float64, na_value=np.nan), edges), _ranges(edges), binned=True)
+        return binned_places(values.to_numpy(dtype=np.float64, na_value=np.nan))
     place_of = {value: place for place, value in enumerate(different)}
     codes = np.array([place_of.get(value, -1) for value in values], dtype=np.int64)
-    return Places(codes, _apart(different), binned=False)
+    return Places(codes, _apart(different))
 
 
-def bin_edges(low: float, high: float) -> Floats:
+def binned_places(values: Floats, *, low: float = math.inf, high: float = -math.inf, log: bool | None = None) -> Places:
+    """Bins for numbers, and for all between `low` and `high` where these are known; see `bin_edges`."""
+    ends = min(low, float(np.nanmin(values))), max(high, float(np.nanmax(values)))
+    edges = bin_edges(*ends, log=log)
+    return Places(_codes(values, edges), _ranges(edges), edges)
+
+
+def bin_edges(low: float, high: float, *, log: bool | None = None) -> Floats:
     """At most nine round numbers, rising, the first at or under `low` and the last at or over `high`, `low` < `high`.
 
-    Equal in log, but for the rounding to two digits, where both are positive and more than a factor of 20 apart; else
-    equal.
+    Equal in log, but for the rounding to two digits, where both are positive and `log` says so, or, if it says nothing,
+    more than a factor of 20 apart; else equal. So close together that rounded edges would not rise they are equal too.
     """
-    if low > SMALLEST and high > LOGARITHMIC_SPAN * low:
+    far = high > LOGARITHMIC_SPAN * low if log is None else log and high > 2 * low
+    if low > SMALLEST and far:
         inner = [float(f"{edge:.1e}") for edge in np.geomspace(low, high, MOST_BINS + 1)[1:-1]]
         edges = np.array([_outwards(low, math.floor), *inner, _outwards(high, math.ceil)])
     elif high - low > SMALLEST:
