@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "trainables.data": {"config", "data_config", "errors", "training.randomness"},
     "trainables.sources": {"errors"},
     "trainables.models": {"config", "errors", "model_names", "sources", "quantize", "training.randomness"},
-    "trainables.pruning": {"config", "errors", "quantize", "models"},
+    "trainables.pruning": {"config", "errors", "quantize", "models", "training.proximal"},
     "trainables.methods": {"config", "method_config", "errors", "quantize", "pruning", "data", "models", "training"},
     "trainables.active": {
         "config", "errors", "keys", "quantize", "pruning", "data", "models", "training", "select_config",

@@ -45,6 +45,13 @@ METHOD_CASES: dict[str, dict[str, object]] = {
     "l1_prune": {"method": "l1_prune", "pfr": 0.5},
     "finetune": {"method": "finetune"},
     "decompose": {"method": "decompose", "between": "norm"},
+    "expand": {"method": "expand", "factor": 2},
+    "expand, nonlinear": {"method": "expand", "factor": 2, "init": "random", "nonlinear_share": 0.4},
+    "group_sparsity": {"method": "group_sparsity", "penalty": 0.3, "scope": "all"},
+    "group_sparsity by epochs": {"method": "group_sparsity", "penalty": 0.3, "period": "epoch", "sparse_share": 0.5},
+    "low_rank": {"method": "low_rank", "penalty": 0.3, "split_at": 0.4, "energy": 0.7},
+    "low_rank at the end": {"method": "low_rank", "split_at": 1, "energy": 0.7},
+    "low_rank that keeps all": {"method": "low_rank", "penalty": 0, "split_at": 0.4, "energy": 1},
 }
 TRAIN_CASES: dict[str, dict[str, dict[str, object]]] = {
     "onecycle": {},

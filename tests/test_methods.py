@@ -24,6 +24,7 @@ from trainables.errors import InfeasibleError
 from trainables.export import compact
 from trainables.export.packed import pack, unpack
 from trainables.measure.cost import cost, ratios
+from trainables.method_config import ExpandConfig, GroupSparsityConfig
 from trainables.methods.l1_prune import L1Prune
 from trainables.methods.layers import layers_outside
 from trainables.methods.registry import METHODS, create
@@ -73,8 +74,8 @@ def has_low_bit_inputs(config: CompressConfig) -> bool:
     return isinstance(config, BinaryFields) and config.activations in ("sign", "ternary")
 
 
-PRUNES = (StqConfig, L1PruneConfig)
-KEEPS_EVERY_MAC = (FinetuneConfig,)
+PRUNES = (StqConfig, L1PruneConfig, GroupSparsityConfig)
+KEEPS_EVERY_MAC = (FinetuneConfig, ExpandConfig)
 
 
 @pytest.mark.parametrize("name", TINY)

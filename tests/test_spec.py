@@ -190,6 +190,9 @@ STUDIES = {
     "al_pfr_joint": 30,
     "search_grid": 1620,
     "decompose": 27,
+    "expand": 18,
+    "group_sparsity": 24,
+    "low_rank": 36,
 }
 
 

@@ -187,6 +187,18 @@ def test_sgd_leaves_parameters_without_gradient_alone() -> None:
     torch.testing.assert_close(used.detach(), torch.full((2, 2), 1 - 0.5 * (1.1 + 0.9 * 1.1)))
 
 
+def test_velocities_stay_with_the_parameters_that_stay() -> None:
+    kept, gone, new = (nn.Parameter(torch.ones(2, 2)) for _ in range(3))
+    before = Sgd([kept, gone], 0.9, 0.0)
+    kept.grad = gone.grad = torch.ones(2, 2)
+    before.step(0.1)
+    after = Sgd([new, kept], 0.9, 0.0, before)
+    assert not bool(after.speeds()[new].any())
+    assert torch.equal(after.speeds()[kept], torch.ones(2, 2))
+    assert before.moves([gone, kept])
+    assert not before.moves([new, kept])
+
+
 class Recorder(Method):
     def __init__(self, weight: float = 0.0) -> None:
         self.calls: list[str] = []

@@ -1,7 +1,6 @@
 """A finished network's tensors and facts as bytes (safetensors), and how a fresh network becomes it again."""
 
 import json
-from collections.abc import Mapping
 from typing import Any, get_args
 
 import safetensors
@@ -13,7 +12,7 @@ from trainables.config import ActivationKind
 from trainables.errors import TrialError
 from trainables.models.compact import Compact
 from trainables.models.edits import Edits, dumped, install, parsed
-from trainables.pruning.cut import adopt_shape
+from trainables.pruning.cut import resize
 from trainables.quantize import Activation, install_activations
 
 _META = "meta"
@@ -110,22 +109,3 @@ def _unreadable(data: bytes, error: Exception) -> TrialError:
     return TrialError(
         f"a stored network of {len(data)} bytes cannot be read: {error}; remove it and run its stage again"
     )
-
-
-def resize(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give each convolution, BN and linear layer of a fresh `model` the shapes that `tensors` have, in place.
-
-    The weights are left unset; `load_state_dict(tensors)` sets them. Layers that `tensors` lack stay as they are.
-    """
-    for name, layer in model.named_modules():
-        if not isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
-            continue
-        for kind, current in list(layer.named_parameters(recurse=False)):
-            stored = tensors.get(f"{name}.{kind}", current)
-            if stored.shape != current.shape:
-                layer.register_parameter(kind, nn.Parameter(current.new_empty(stored.shape)))
-        for kind, current in list(layer.named_buffers(recurse=False)):
-            stored = tensors.get(f"{name}.{kind}", current)
-            if stored.shape != current.shape:
-                layer.register_buffer(kind, current.new_empty(stored.shape))
-        adopt_shape(layer)

@@ -23,13 +23,13 @@ from typing_extensions import TypeIs
 
 from trainables.errors import InfeasibleError, PackedFileError
 from trainables.export.coding import BITS, Reader, Storage, encode, floats, stored_bytes
-from trainables.export.compact import resize
 from trainables.export.manifest import KINDS, Kind, Manifest, PackedHeader, framed, opened
 from trainables.export.norms import fold_statistics, is_plain_norm, neutralise, take_scales
 from trainables.export.skeleton import WithoutMemory, check_one_image
 from trainables.models.build import build
 from trainables.models.compact import Compact
 from trainables.models.edits import Edits, install
+from trainables.pruning.cut import resize
 from trainables.quantize import Activation, install_activations
 
 Layer = nn.Conv2d | nn.Linear | nn.BatchNorm2d

@@ -14,11 +14,21 @@ from trainables.method_config.binary import ActivationKind as ActivationKind
 from trainables.method_config.binary import BinaryConfig as BinaryConfig
 from trainables.method_config.binary import BinaryFields as BinaryFields
 from trainables.method_config.binary import StqConfig as StqConfig
+from trainables.method_config.pruning import GroupSparsityConfig as GroupSparsityConfig
 from trainables.method_config.pruning import L1PruneConfig as L1PruneConfig
 from trainables.method_config.pruning import PruneFields as PruneFields
 from trainables.method_config.structure import DecomposeConfig as DecomposeConfig
+from trainables.method_config.structure import ExpandConfig as ExpandConfig
+from trainables.method_config.structure import LowRankConfig as LowRankConfig
 
 CompressConfig = Annotated[
-    StqConfig | BinaryConfig | L1PruneConfig | FinetuneConfig | DecomposeConfig,
+    StqConfig
+    | BinaryConfig
+    | L1PruneConfig
+    | GroupSparsityConfig
+    | DecomposeConfig
+    | LowRankConfig
+    | ExpandConfig
+    | FinetuneConfig,
     Field(discriminator="method", description="compression after training; absent: none"),
 ]

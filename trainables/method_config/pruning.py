@@ -48,3 +48,36 @@ class L1PruneConfig(PruneFields):
     def canonical(self) -> CompressBase:
         """At PFR 0 it is plain finetuning."""
         return FinetuneConfig(epochs=self.epochs, lr=self.lr) if self.pfr == 0 else self
+
+
+class GroupSparsityConfig(CompressBase):
+    """Whole channels driven to exactly zero by a group penalty while training, and cut (NIPS 2016)."""
+
+    method: Literal["group_sparsity"] = "group_sparsity"
+    penalty: float = Field(default=0.05, ge=0, description="strength of the group norm, beside the task's loss")
+    sparse_share: Share = Field(
+        default=0.0, description="share of the penalty that is an L1 norm of single weights (sparse group lasso)"
+    )
+    early_groups: int = Field(default=0, ge=0, description="so many groups of channels, from the input, are early ones")
+    early_share: Share = Field(default=0.4, description="strength of the penalty on early groups, as a share of it")
+    period: Literal["step", "epoch"] = Field(default="step", description="how often the proximal step is taken")
+    cut: Literal["epoch", "end"] = Field(
+        default="epoch", description="when channels that are zero are cut out; end: of the penalty"
+    )
+    scope: Literal["inner", "all"] = Field(
+        default="inner", description="inner: no residual sums; all: tied channels too"
+    )
+    min_filters: int = Field(default=1, ge=1, description="filters that each group keeps")
+    free_share: Share = Field(
+        default=0.3, description="share of the epochs at the end without the penalty, in which what is left recovers"
+    )
+
+    def inert(self) -> frozenset[str]:
+        """The early groups' strength needs such groups; without a penalty nothing happens."""
+        if self.penalty == 0:
+            return frozenset(type(self).model_fields) - {"method", "epochs", "lr", "penalty"}
+        return frozenset({"early_share"}) if self.early_groups == 0 else frozenset()
+
+    def canonical(self) -> CompressBase:
+        """Without a penalty it is plain finetuning."""
+        return super().canonical() if self.penalty > 0 else FinetuneConfig(epochs=self.epochs, lr=self.lr)

@@ -1,10 +1,10 @@
 """Configs of the methods that put other layers in the place of some."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from trainables.method_config.base import CompressBase, LayerRoles
+from trainables.method_config.base import CompressBase, LayerRoles, Share
 
 
 class DecomposeConfig(CompressBase):
@@ -21,3 +21,51 @@ class DecomposeConfig(CompressBase):
         default="random", description="their first weights; parent: the best ones of their rank (SVD) of the parent's"
     )
     keep: LayerRoles = Field(default=("first",), strict=False, description="layers that stay as they are")
+
+
+Expansion = Literal["conv", "stacked", "depthwise", "linear"]
+
+
+class ExpandConfig(CompressBase):
+    """Layers trained as chains of wider linear ones, contracted to what they were at the end (ExpandNets, 2020)."""
+
+    method: Literal["expand"] = "expand"
+    factor: int = Field(default=4, ge=1, le=16, description="how many times more channels stand between the layers")
+    layers: tuple[Expansion, ...] = Field(
+        default=("conv", "linear"),
+        min_length=1,
+        strict=False,
+        description="conv: k x k of one group; stacked: those of k > 3 as 3 x 3 ones; depthwise: of groups; linear",
+    )
+    init: Literal["random", "parent"] = Field(
+        default="parent", description="first weights; parent: a chain that computes what the parent's layer does"
+    )
+    nonlinear_share: Share = Field(
+        default=0.0, description="share of the epochs, at the beginning, with a ReLU between the layers of a chain"
+    )
+    keep: LayerRoles = Field(default=("first",), strict=False, description="layers that stay as they are")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(set(self.layers)) < len(self.layers):
+            msg = f"layers names a kind twice: {list(self.layers)}"
+            raise ValueError(msg)
+        if "stacked" in self.layers and self.init == "parent":
+            msg = "layers stacked needs init random: few k x k kernels are 3 x 3 ones behind one another"
+            raise ValueError(msg)
+        if self.nonlinear_share > 0 and self.init == "parent":
+            msg = "nonlinear_share needs init random: with a ReLU inside a chain does not compute what the parent did"
+            raise ValueError(msg)
+        return self
+
+
+class LowRankConfig(CompressBase):
+    """Layers driven to a low rank by a nuclear-norm penalty, then split in two (compression-aware training, 2017)."""
+
+    method: Literal["low_rank"] = "low_rank"
+    penalty: float = Field(default=0.1, ge=0, description="strength of the nuclear norm, beside the task's loss")
+    energy: float = Field(
+        default=0.9, gt=0, le=1, description="share of the sum of singular values that a split layer keeps"
+    )
+    split_at: Share = Field(default=0.5, description="share of the epochs after which layers are split; 1: at the end")
+    keep: LayerRoles = Field(default=("first", "last"), strict=False, description="layers that stay as they are")

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from trainables.config import CompressBase, CompressConfig, FinetuneConfig, L1PruneConfig, StqConfig
-from trainables.method_config import DecomposeConfig
+from trainables.method_config import DecomposeConfig, ExpandConfig, GroupSparsityConfig, LowRankConfig
 from trainables.methods.base import Method
 from trainables.methods.decompose import Decompose
+from trainables.methods.expand import Expand
 from trainables.methods.finetune import Finetune
+from trainables.methods.group_sparsity import GroupSparsity
 from trainables.methods.l1_prune import L1Prune
+from trainables.methods.low_rank import LowRank
 from trainables.methods.stq import Stq
 
 METHODS: dict[type[CompressBase], Callable[[Any], Method]] = {
@@ -16,6 +19,9 @@ METHODS: dict[type[CompressBase], Callable[[Any], Method]] = {
     L1PruneConfig: L1Prune,
     FinetuneConfig: Finetune,
     DecomposeConfig: Decompose,
+    ExpandConfig: Expand,
+    GroupSparsityConfig: GroupSparsity,
+    LowRankConfig: LowRank,
 }
 
 

@@ -92,3 +92,22 @@ def adopt_shape(layer: nn.Conv2d | nn.Linear | nn.BatchNorm2d) -> None:
     else:
         layer.groups = layer.weight.shape[0] if is_depthwise(layer) else layer.groups
         layer.out_channels, layer.in_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
+
+
+def resize(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give each convolution, BN and linear layer of a fresh `model` the shapes that `tensors` have, in place.
+
+    The weights are left unset; `load_state_dict(tensors)` sets them. Layers that `tensors` lack stay as they are.
+    """
+    for name, layer in model.named_modules():
+        if not isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            continue
+        for kind, current in list(layer.named_parameters(recurse=False)):
+            stored = tensors.get(f"{name}.{kind}", current)
+            if stored.shape != current.shape:
+                layer.register_parameter(kind, nn.Parameter(current.new_empty(stored.shape)))
+        for kind, current in list(layer.named_buffers(recurse=False)):
+            stored = tensors.get(f"{name}.{kind}", current)
+            if stored.shape != current.shape:
+                layer.register_buffer(kind, current.new_empty(stored.shape))
+        adopt_shape(layer)
