@@ -92,6 +92,18 @@ def asked_objectives(options: argparse.Namespace) -> dict[str, object]:
     return asked
 
 
+def add_shard(parser: argparse.ArgumentParser) -> None:
+    """`--shard I/N`."""
+    parser.add_argument("--shard", type=_shard, metavar="I/N", help="only this part of a study that is parted into N")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part such as 1/4 or 4/4: I of N, with I from 1 to N")
+    return int(number), int(of)
+
+
 def count(text: str) -> int:
     """A whole number of at least 1.
 

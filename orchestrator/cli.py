@@ -16,6 +16,7 @@ from orchestrator.arguments import (
     add_objectives,
     add_over,
     add_results,
+    add_shard,
     add_skip_damaged,
     add_study,
     asked_objectives,
@@ -27,6 +28,7 @@ from orchestrator.compare_command import add_compare_command
 from orchestrator.errors import OrchestratorError, RunError, TableError
 from orchestrator.label_command import add_label_command
 from orchestrator.log_command import add_log_command
+from orchestrator.merge_command import add_merge_command
 from orchestrator.plot_command import add_plot_command
 from orchestrator.report.command import add_report_commands
 from orchestrator.sql_command import add_sql_command
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator.plan import Planner
+    from orchestrator.shards import Shard
     from trainables.config import TrialConfig
 
 EXIT_FAILED_TRIALS, EXIT_USER_MISTAKE, EXIT_RESUMABLE, EXIT_STOPPED, EXIT_BROKEN_PIPE = 1, 2, 3, 130, 141
@@ -78,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add_plot_command(commands)
     add_watch_command(commands)
     add_log_command(commands)
+    add_merge_command(commands)
     _add_deploy_commands(commands)
     _add_reference_commands(commands)
     return parser
@@ -93,8 +97,10 @@ def _add_study_commands(commands: Subparsers) -> None:
     sweep.add_argument("--download", action="store_true", help="fetch missing data sets into --data-root")
     sweep.add_argument("--optuna-journal", type=Path, metavar="FILE", help="write a search for optuna-dashboard")
     sweep.add_argument("--no-latency", action="store_true", help="do not measure what the section latency asks for")
+    add_shard(sweep)
     plan = command_parser(commands, "plan", _plan, "say what a sweep would run, what is cached, and how long it takes")
     add_study(plan)
+    add_shard(plan)
     plan.add_argument("--probe", action="store_true", help="time one short stage of each kind of work first")
     plan.add_argument("--cores", type=count, default=cores(), help="cores a sweep would use (default: %(default)s)")
     add_data_root(plan)
@@ -200,6 +206,7 @@ def _sweep(options: argparse.Namespace) -> int:
         layout=Layout(options.results.resolve()), data_root=options.data_root.resolve(), download=options.download,
         runner=options.runner, address=options.address, cores=options.cores, latency=not options.no_latency,
         code_folder=_code_folder(options), optuna_journal=_journal(options.optuna_journal, planner),
+        shard=_shard(options, planner),
     )  # fmt: skip
     terminal = console()
     with SweepScreen(terminal).showing() as screen:
@@ -208,6 +215,16 @@ def _sweep(options: argparse.Namespace) -> int:
     if summary.interrupted:
         return EXIT_RESUMABLE
     return EXIT_FAILED_TRIALS if failed else 0
+
+
+def _shard(options: argparse.Namespace, planner: "Planner") -> "Shard | None":
+    """The part of the study that is asked for, where it can be parted."""
+    if options.shard is None:
+        return None
+    from orchestrator.shards import Shard, check_parted
+
+    check_parted(planner.spec)
+    return Shard(*options.shard)
 
 
 def _journal(path: Path | None, planner: "Planner") -> Path | None:
@@ -225,16 +242,22 @@ def _plan(options: argparse.Namespace) -> int:
     from orchestrator.estimate import Estimator
     from orchestrator.layout import Layout
     from orchestrator.ledger import replay
-    from orchestrator.reports import latency_report, plan_report
+    from orchestrator.reports import empty_shard, latency_report, plan_report
     from orchestrator.runner.base import missing
     from orchestrator.screen import console
     from orchestrator.sweep import growth_of
 
     planner = _planner(options)
+    shard = _shard(options, planner)
     layout = Layout(options.results.resolve())
     replayed = replay(layout.ledger)
     growth_of(planner, replayed, lambda events: None)
-    plan = planner.plan
+    plan = shard.part(planner.plan) if shard else planner.plan
+    if shard and not plan.trials:
+        empty_shard(console(), shard, planner.spec)
+        return 0
+    if shard:
+        _announce(f"shard {shard} of plan {planner.plan.digest}, {len(planner.plan.trials):,} trials in all")
     todo = missing(plan, replayed.records, layout)
     known = list(replayed.records.values())
     if options.probe:

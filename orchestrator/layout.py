@@ -41,6 +41,11 @@ class Layout:
         """File that a running sweep of the study holds locked."""
         return self.root / ".store" / "locks" / study
 
+    def locks(self, study: str) -> list[str]:
+        """Names of the locks that sweeps of the study have made, of the whole and of parts of it."""
+        folder = self.root / ".store" / "locks"
+        return sorted(path.name for path in (*folder.glob(study), *folder.glob(f"{study}@*of*")))
+
     def study(self, study: str) -> Path:
         """Folder of a study's tables."""
         return self.root / study

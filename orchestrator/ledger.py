@@ -236,9 +236,14 @@ def replay(root: Path) -> Replay:
                 events[item.search].append(item)
                 continue
             known = best.get(item.key)
-            if known is None or _precedence(item) < _precedence(known):
+            if known is None or precedes(item, known):
                 best[item.key] = item
     return Replay(best, tuple(warnings), events, attempts)
+
+
+def precedes(one: StageRecord, other: StageRecord) -> bool:
+    """Whether the first of two records of a stage stands, as `replay` has it."""
+    return _precedence(one) < _precedence(other)
 
 
 def _precedence(record: StageRecord) -> tuple[bool, bool, float, str]:

@@ -14,12 +14,13 @@ from orchestrator.errors import TableError
 from orchestrator.estimate import Estimate, Estimator
 from orchestrator.layout import Layout
 from orchestrator.ledger import StageRecord, replay
-from orchestrator.locks import holder
+from orchestrator.merge import Merged
 from orchestrator.observations import here, missing, recorded, wanted
 from orchestrator.plan import Plan
 from orchestrator.quiet import LatencyEstimator
 from orchestrator.runner.base import Missing
 from orchestrator.screen import STAGE_KINDS, duration, number, plural, tell
+from orchestrator.shards import Shard, runner_of
 from orchestrator.spec.leaves import optional_paths
 from orchestrator.spec.load import shipped_studies
 from orchestrator.spec.model import Constraint, StudySpec
@@ -40,14 +41,21 @@ def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
     """Say how a sweep ended and show its front; returns how many trials failed."""
     from orchestrator.analysis.load import load
 
-    spec = summary.plan.spec
+    spec, shard = summary.plan.spec, summary.shard
     folder = results / spec.study
+    if shard and not summary.plan.trials:
+        empty_shard(terminal, shard, spec)
+        return 0
     df = load(folder)
     state = "interrupted" if summary.interrupted else "finished"
     work = f"{plural(summary.ran, 'stage')} ran, {summary.cached} cached"
     work += f", {plural(summary.measured, 'latency', 'latencies')} measured" if summary.measured else ""
-    say(terminal, f"{spec.study} {state} in {duration(summary.wall_s)}: {work}")
-    failed = _failures(terminal, df)
+    part = f" shard {shard}" if shard else ""
+    say(terminal, f"{spec.study}{part} {state} in {duration(summary.wall_s)}: {work}")
+    failed = _failures(terminal, df[df["trial_id"].isin({trial.id for trial in summary.plan.trials})])
+    if shard:
+        done = int(df["status"].notna().sum())
+        say(terminal, f"Of all shards, {done:,} of {plural(len(df), 'trial')} are done; what follows is of these.")
     if summary.interrupted:
         say(terminal, "What is finished is kept; the same command goes on from there.")
     kept = _keeping(terminal, df, spec.search.where)
@@ -55,6 +63,11 @@ def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
     say(terminal, f"\n{folder}/trials.parquet: one row a trial; in Python: orchestrator.load({str(folder)!r})")
     say(terminal, f"Look further: orchestrator pareto {folder} {' '.join(map(_argument, spec.objectives))}")
     return failed
+
+
+def empty_shard(terminal: Console, shard: Shard, spec: StudySpec) -> None:
+    """Say that a study has too few subtrees for this many parts."""
+    say(terminal, f"shard {shard} of {spec.study} has no cells: all that the study trains is in the other shards")
 
 
 def _front(terminal: Console, df: "pd.DataFrame", spec: StudySpec) -> "pd.DataFrame":
@@ -212,7 +225,7 @@ def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> in
             continue
         counts = df["status"].value_counts(dropna=False)
         unfinished = int(df["status"].isna().sum())
-        running = holder(layout.lock(name))
+        running = runner_of(layout, name)
         state = f"running (pid {running.pid})" if running else ("incomplete" if unfinished else "done")
         known = (str(int(counts.get(status, 0))) for status in ("complete", "failed", "infeasible", "stopped"))
         last = df["finished_at"].max()
@@ -309,6 +322,21 @@ def _wish(objective: Objective) -> str:
 def _argument(objective: Objective) -> str:
     tolerance = f":{100 * objective.tolerance:g}%" if objective.relative else f":{objective.tolerance:g}"
     return f"--{objective.direction} {objective.column}{tolerance if objective.tolerance else ''}"
+
+
+def merge_report(terminal: Console, found: Merged, results: Path) -> None:
+    """What a merge has brought, and how the tables come about."""
+    for warning in found.warnings:
+        tell(terminal, f"warning: {warning}")
+    if not (found.ledgers or found.outputs):
+        say(terminal, f"{results} has all of it already")
+    else:
+        brought = f"{plural(found.ledgers, 'ledger')} and {plural(found.outputs, 'output')}"
+        say(terminal, f"{brought} ({found.output_bytes / 1e6:,.1f} MB) brought to {results}")
+    if found.absent:
+        gone = plural(len(found.absent), "finished stage")
+        say(terminal, f"the output of {gone} is gone or damaged everywhere; it is made again where it is needed")
+    say(terminal, "Now write the tables, all cached: orchestrator sweep STUDY")
 
 
 def _failures(terminal: Console, df: "pd.DataFrame") -> int:

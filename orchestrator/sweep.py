@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from orchestrator.compaction import write_tables
 from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
 from orchestrator.layout import Layout
@@ -22,9 +21,11 @@ from orchestrator.quiet import QuietObserver, QuietPass, check_possible
 from orchestrator.rungs import with_stops
 from orchestrator.runner.base import Driver, Missing, Observer, Runner, draining_on_signals, missing, run_missing
 from orchestrator.runner.task import Workplace
+from orchestrator.shards import Shard, check_alone, check_parted, lock_name
 from orchestrator.spec.cells import data_configs
 from orchestrator.spec.model import StudySpec
 from orchestrator.spec.resources import Demand
+from orchestrator.table_writer import JointTables, Tables, TableWriter
 from orchestrator.timing import Child, timing_command
 from trainables.config import DataConfig
 from trainables.data import files
@@ -51,11 +52,15 @@ class Options:
     code_folder: Path | None = None
     latency: bool = True
     optuna_journal: Path | None = None
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a sweep ended; `ran` and `cached` count stages, `measured` latencies; `wall_s` in seconds."""
+    """How a sweep ended; `ran` and `cached` count stages, `measured` latencies; `wall_s` in seconds.
+
+    `plan` is that of the `shard`, where there is one.
+    """
 
     plan: Plan
     records: Mapping[str, StageRecord]
@@ -64,6 +69,7 @@ class Summary:
     interrupted: bool
     wall_s: float
     measured: int = 0
+    shard: Shard | None = None
 
 
 class SweepObserver(Observer, QuietObserver, Protocol):
@@ -86,7 +92,10 @@ def sweep(planner: Planner, options: Options, observer: SweepObserver) -> Summar
     """
     started = time.monotonic()
     plan = planner.plan
-    lock = options.layout.lock(plan.spec.study)
+    if options.shard is not None:
+        check_parted(plan.spec)
+    check_alone(options.layout, plan.spec.study, options.shard)
+    lock = options.layout.lock(lock_name(plan.spec.study, options.shard))
     while True:
         with study_lock(lock, plan.digest) as other:
             if other is None:
@@ -108,7 +117,11 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     growth = growth_of(planner, replayed, writer.note)
     if growth:
         _grow_from_store(growth, records, layout)
-    plan = planner.plan
+    whole = planner.plan
+    plan = options.shard.part(whole) if options.shard else whole
+    tables = JointTables(layout, whole) if options.shard else TableWriter(layout, whole.spec.study)
+    if options.shard and not plan.trials:
+        return Summary(plan, {}, 0, 0, interrupted=False, wall_s=time.monotonic() - started, shard=options.shard)
     observations = missing_observations(plan, records, here()) if options.latency else []
     todo = missing(plan, records, layout, outputs_needed(observations))
     # Whatever is refused is refused before the study's folder is touched.
@@ -121,22 +134,22 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     elsewhere = (
         ["latency is measured on this machine, not on the cluster's"] if options.address and observations else []
     )
-    for warning in (*elsewhere, *_remade(todo, plan), *_leaving_rows(layout.study(plan.spec.study), plan)):
+    for warning in (*elsewhere, *_remade(todo, plan), *_leaving_rows(layout.study(plan.spec.study), whole)):
         observer.warned(warning)
     _save_study(layout.study(plan.spec.study), plan)
-    driver = Driver(plan, layout, records, writer, observer, outputs_needed(observations), growth)
+    driver = Driver(plan, layout, records, writer, observer, outputs_needed(observations), growth, tables)
     to_run = bool(todo.stages) or (growth is not None and not growth.exhausted)
     unfinished = to_run and _train(driver, todo, options, run, observer)
     ran = sum(record.run == run for record in driver.records.values())
     command = timing_command(options.data_root, options.code_folder)
     quiet = QuietPass(driver.plan, layout, driver.records, run, observer, here(), lambda: Child(command))
     if not (unfinished or driver.draining):
-        _measure(quiet, options)
+        _measure(quiet, options, tables)
     if growth and options.optuna_journal:
         _export(growth, planner.spec, options.optuna_journal)
     interrupted = unfinished or quiet.draining or (driver.draining and bool(observations))
     wall_s = time.monotonic() - started
-    return Summary(driver.plan, quiet.records, ran, len(todo.done), interrupted, wall_s, quiet.taken)
+    return Summary(driver.plan, quiet.records, ran, len(todo.done), interrupted, wall_s, quiet.taken, options.shard)
 
 
 def growth_of(planner: Planner, replayed: Replay, note: "Note") -> "Growth | None":
@@ -181,14 +194,14 @@ def _train(driver: Driver, todo: Missing, options: Options, run: str, observer: 
     return not driver.finished
 
 
-def _measure(quiet: QuietPass, options: Options) -> None:
+def _measure(quiet: QuietPass, options: Options, tables: Tables) -> None:
     """All training on this machine is done: take the latencies; the tables follow whatever ends that."""
     try:
         if options.latency:
             with draining_on_signals(quiet):
                 quiet.run()
     finally:
-        write_tables(options.layout.study(quiet.plan.spec.study), quiet.plan, quiet.records)
+        tables.write(quiet.plan, quiet.records)
 
 
 def _runner(plan: Plan, options: Options, run: str) -> Runner:

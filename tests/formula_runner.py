@@ -15,6 +15,7 @@ from orchestrator.locks import Holder
 from orchestrator.plan import Plan, Planner
 from orchestrator.runner.base import Driver, Missing
 from orchestrator.screen import SweepScreen, console
+from orchestrator.shards import Shard
 from orchestrator.spec.load import load_spec
 from orchestrator.sweep import Options, Summary, sweep
 from trainables.keys import Stage
@@ -88,11 +89,17 @@ class FormulaSweep:
         return Planner(load_spec(str(path)), lambda _: "fp32")
 
     def __call__(
-        self, text: str, formula: Formula, most: int = 10**9, journal: Path | None = None
+        self,
+        text: str,
+        formula: Formula,
+        most: int = 10**9,
+        journal: Path | None = None,
+        shard: Shard | None = None,
+        root: str = "results",
     ) -> tuple[Summary | None, list[Stage]]:
-        layout = Layout(self.folder / "results")
+        layout = Layout(self.folder / root)
         runner = FormulaRunner(formula, layout.artifacts.root, most)
-        options = Options(layout, self.folder / "data", latency=False, optuna_journal=journal)
+        options = Options(layout, self.folder / "data", latency=False, optuna_journal=journal, shard=shard)
         replaced, story._runner = story._runner, lambda *_: runner  # pyright: ignore[reportPrivateUsage]
         try:
             return sweep(self.planner(text), options, Silent()), runner.ran

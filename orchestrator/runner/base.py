@@ -4,15 +4,13 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from orchestrator.compaction import write_tables
 from orchestrator.errors import RunError, StoreError
 from orchestrator.estimate import Estimator
 from orchestrator.layout import Layout
@@ -21,12 +19,12 @@ from orchestrator.plan import Plan
 from orchestrator.rungs import RungKeeper, stopped
 from orchestrator.runner.schedule import Schedule
 from orchestrator.runner.task import Task
+from orchestrator.table_writer import Tables, TableWriter
 from trainables.keys import Stage
 
 if TYPE_CHECKING:
     from orchestrator.growth import Growth
 
-TABLES_EVERY_S = 3.0
 REBUILDS = 3
 
 
@@ -113,6 +111,7 @@ class Driver:
         observer: Observer,
         outputs: Iterable[str] = (),
         growth: "Growth | None" = None,
+        tables: Tables | None = None,
     ) -> None:
         self.records = dict(records)
         self.draining = False
@@ -123,7 +122,7 @@ class Driver:
         self._observer = observer
         self._workers = 1
         self._schedule: Schedule | None = None
-        self._tables = _TableWriter(layout.study(plan.spec.study))
+        self._tables = tables or TableWriter(layout, plan.spec.study)
         self._growth = growth
         self._held_by: dict[str, int] = {}
         rungs = plan.spec.search.rungs
@@ -234,15 +233,19 @@ class Driver:
         """Hand out no further work, and begin no further stage of what was handed out."""
         if not self.draining:
             self.draining = True
-            self._drain.parent.mkdir(parents=True, exist_ok=True)
-            self._drain.touch()
+            # Where the file cannot be written, the workers still are handed nothing more.
+            with suppress(OSError):
+                self._drain.parent.mkdir(parents=True, exist_ok=True)
+                self._drain.touch()
             self._observer.draining()
 
     def close(self) -> None:
-        """Write the tables as they stand and close the ledger."""
-        self._drain.unlink(missing_ok=True)
-        self._tables.write(self.plan, self.records)
+        """Close the ledger and write the tables as they stand."""
+        # One that stays disturbs nobody: it bears the name of this run.
+        with suppress(OSError):
+            self._drain.unlink(missing_ok=True)
         self._writer.close()
+        self._tables.write(self.plan, self.records)
 
     def _lost_record(self, key: str, reason: str) -> StageRecord:
         stage, now = self.schedule.stage(key), round(time.time(), 3)
@@ -252,24 +255,6 @@ class Driver:
             busy_s=0.0, started_at=now, finished_at=now, config=stage.own_config(), device=stage.device,
             run=self._writer.run,
         )  # fmt: skip
-
-
-class _TableWriter:
-    """Writes the tables at most every few seconds, and never for more than a small share of the time."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._due = time.monotonic() + TABLES_EVERY_S
-
-    def refresh(self, plan: Plan, records: Mapping[str, StageRecord]) -> None:
-        if time.monotonic() >= self._due:
-            self.write(plan, records)
-
-    def write(self, plan: Plan, records: Mapping[str, StageRecord]) -> None:
-        started = time.monotonic()
-        write_tables(self._folder, plan, records)
-        now = time.monotonic()
-        self._due = now + max(TABLES_EVERY_S, 20 * (now - started))
 
 
 class Drainable(Protocol):
