@@ -1,0 +1,50 @@
+"""Real faults done to real sweeps, and what was lost: a table.
+
+uv run python -m benchmarks.chaos                        (all faults; about N minutes on 2 cores)
+uv run python -m benchmarks.chaos --only serial --scale 0.1
+"""
+
+import argparse
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from benchmarks.chaos import serial_faults
+from benchmarks.chaos.bench import Bench
+from benchmarks.chaos.tally import Tally, markdown
+
+FAULTS: Mapping[str, tuple[Callable[[Bench, int], Tally], int]] = {
+    "serial-random": (serial_faults.random_kills, 200),
+    "serial-moments": (serial_faults.kills_at_every_moment, 1000),
+    "full-moments": (serial_faults.full_disk_at_every_moment, 1000),
+    "read-only-moments": (serial_faults.read_only_at_every_moment, 1000),
+}
+"""Each with how often it is done."""
+
+SHOWN, SHOWN_CHARACTERS = 10, 1000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", action="append", default=[], choices=tuple(FAULTS), help="this fault; may be repeated"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the repetitions (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments that are drawn")
+    options = parser.parse_args()
+    tallies: list[Tally] = []
+    for name in options.only or FAULTS:
+        fault, times = FAULTS[name]
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+            tallies.append(fault(Bench(Path(folder), options.seed), max(1, round(times * options.scale))))
+        print(markdown(tallies[-1:]).splitlines()[-1], flush=True)
+        for detail in tallies[-1].details[:SHOWN]:
+            print(textwrap.indent(detail[-SHOWN_CHARACTERS:], "    "), flush=True)
+    print(markdown(tallies))
+    return int(any(tally.losses for tally in tallies))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
