@@ -28,6 +28,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes many minutes runs where it is asked for: `-m chaos`."""
+    if "chaos" in config.getoption("markexpr"):
+        return
+    long = [item for item in items if item.get_closest_marker("chaos")]
+    items[:] = [item for item in items if item not in long]
+    config.hook.pytest_deselected(items=long)
+
+
 TINY = """\
 # Does the whole path work?
 study: tiny

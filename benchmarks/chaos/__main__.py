@@ -11,15 +11,15 @@ import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.chaos import serial_faults
+from benchmarks.chaos import clock_faults, ray_faults, serial_faults, store_faults
 from benchmarks.chaos.bench import Bench
 from benchmarks.chaos.tally import Tally, markdown
 
 FAULTS: Mapping[str, tuple[Callable[[Bench, int], Tally], int]] = {
-    "serial-random": (serial_faults.random_kills, 200),
-    "serial-moments": (serial_faults.kills_at_every_moment, 1000),
-    "full-moments": (serial_faults.full_disk_at_every_moment, 1000),
-    "read-only-moments": (serial_faults.read_only_at_every_moment, 1000),
+    **serial_faults.FAULTS,
+    **store_faults.FAULTS,
+    **clock_faults.FAULTS,
+    **ray_faults.FAULTS,
 }
 """Each with how often it is done."""
 

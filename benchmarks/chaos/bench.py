@@ -34,6 +34,11 @@ class Bench:
         """A fresh results root."""
         return Scene(self.folder / f"scene-{next(self._scenes)}", study, self.reference(study), self.warm, tally)
 
+    def beside(self, scene: Scene, study: Study) -> Scene:
+        """Another study on the same root."""
+        scene.alone = scene.counts = False
+        return Scene(scene.folder, study, self.reference(study), self.warm, scene.tally, alone=False, counts=False)
+
     def moments(self, study: Study) -> list[str]:
         """Every moment at which an untouched sweep of a study changes a file, in order.
 

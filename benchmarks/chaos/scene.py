@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.chaos.cold import ColdRun
 from benchmarks.chaos.reader import Reader
 from benchmarks.chaos.reference import Reference, finished
 from benchmarks.chaos.studies import Study
@@ -19,17 +20,23 @@ LONGEST_S = 300.0
 
 @dataclass
 class Scene:
-    """One root; every run on it is judged against the stages that were finished before it began."""
+    """One root; every run on it is judged against the stages that were finished before it began.
+
+    Where the sweeps of this study `alone` fill the root, one at a time, each stage is committed once. Where its plan is
+    known beforehand too, the screen `counts` as cached what is finished.
+    """
 
     folder: Path
     study: Study
     reference: Reference
     warm: Warm
     tally: Tally
-    _before: Mapping[str, str] = field(default_factory=dict)
+    alone: bool = True
+    counts: bool = True
+    _before: dict[Run | ColdRun, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_study(self.folder, self.study)
 
     @property
@@ -39,30 +46,41 @@ class Scene:
 
     def sweep(self, orders: Orders | None = None, *words: str) -> Run:
         """Begin a sweep in a forked process."""
-        self._before = stages(self.root)
-        return self.warm.start(sweep_words(self.study, *words), self.folder, orders)
+        before = stages(self.root)
+        run = self.warm.start(sweep_words(self.study, *words), self.folder, orders)
+        self._before[run] = before
+        return run
 
-    def struck(self, run: Run) -> None:
+    def sweep_cold(self, *words: str, environment: Mapping[str, str] | None = None) -> ColdRun:
+        """Begin a sweep on Ray, as a user does."""
+        before = stages(self.root)
+        words = ("sweep", f"{self.study.name}.yaml", *words)
+        run = ColdRun(words, self.folder, self.folder / f"output-{len(self._before)}", environment or {})
+        self._before[run] = before
+        return run
+
+    def struck(self, run: Run | ColdRun, *, in_stage: bool = False) -> None:
         """Judge a run that was killed, and count where it was hit."""
         self.tally.struck += 1
-        under_way = len(run.noted("began")) > len(run.noted("ended"))
-        writing = any(not is_old(path, run) for path in half_written(self.root))
+        under_way = in_stage or len(run.noted("began")) > len(run.noted("ended"))
+        writing = any(path.stat().st_mtime >= run.began_at for path in half_written(self.root))
         self.tally.in_write += writing
         self.tally.in_stage += under_way and not writing
         self.judge(run)
 
-    def judge(self, run: Run) -> None:
+    def judge(self, run: Run | ColdRun) -> None:
         """What holds of every run, however it ended."""
-        output = run.output
+        output, before = run.output, self._before[run]
         if "Traceback" in output:
             self.tally.lose("tracebacks", output[-2000:])
-        again = sorted(set(run.noted("began")) & set(self._before))
+        again = sorted(set(run.noted("began")) & set(before))
         if again:
             self.tally.lose("redone", f"{len(again)} finished stages were begun again: {again}", len(again))
         for cached in re.findall(r"(\d+) cached", output):
-            if int(cached) != len(self._before):
-                self.tally.lose("wrong", f"{len(self._before)} stages were finished, the screen says: {output[:300]}")
-        gone = {key for key, sha256 in self._before.items() if stages(self.root).get(key) != sha256}
+            if self.counts and int(cached) != len(before):
+                self.tally.lose("wrong", f"{len(before)} stages were finished, the screen says: {output[:300]}")
+        now = stages(self.root)
+        gone = {key for key, sha256 in before.items() if now.get(key) != sha256}
         if gone:
             self.tally.lose("lost", f"finished stages are gone from the ledger: {sorted(gone)}", len(gone))
 
@@ -80,9 +98,13 @@ class Scene:
         """The tables against the reference's; a ledger must name each stage once."""
         for difference in self.reference.differing(self.root, self.study.name):
             self.tally.lose("differing", difference)
-        for key, times in commits(self.root).items():
-            if times > 1:
-                self.tally.lose("redone", f"stage {key} was committed {times} times", times - 1)
+        if self.alone:
+            for key in self.committed_twice():
+                self.tally.lose("redone", f"stage {key} was committed more than once")
+
+    def committed_twice(self) -> list[str]:
+        """Stages that stand in the ledgers as complete more than once."""
+        return [key for key, times in commits(self.root).items() if times > 1]
 
     def watched(self) -> Reader:
         """A reader of all that is visible, for a `with` statement; what it saw wrong is counted when it ends."""
@@ -140,9 +162,3 @@ def commits(root: Path) -> Mapping[str, int]:
 def half_written(root: Path) -> list[Path]:
     """Files under names that no reader looks at: a killed process was writing them."""
     return [path for path in root.rglob(".*.*") if re.search(r"\.[0-9a-f]{16}$", path.name)]
-
-
-def is_old(path: Path, run: Run) -> bool:
-    """Whether a file was there before the run began."""
-    (began_at,) = run.noted("began-at") or ("0",)
-    return path.stat().st_mtime < float(began_at)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from errno import ENOSPC, EROFS
 
@@ -96,3 +97,12 @@ def _judge_refused(scene: Scene, run: Run, moment: str, code: int | None) -> Non
         scene.compare()
     elif not (code == EXIT_USER_MISTAKE and struck and any(reason in run.output for reason in REASONS)):
         scene.tally.lose("wrong", f"exit code {code} at {moment}: {run.output[-2000:]}")
+
+
+FAULTS: dict[str, tuple[Callable[[Bench, int], Tally], int]] = {
+    "serial-random": (random_kills, 200),
+    "serial-moments": (kills_at_every_moment, 1000),
+    "full-moments": (full_disk_at_every_moment, 60),
+    "read-only-moments": (read_only_at_every_moment, 60),
+}
+"""Each with how often it is done; no sweep has so many as 1000 moments."""

@@ -41,6 +41,7 @@ class Run:
     def __init__(self, process: ForkServerProcess, folder: Path) -> None:
         self._process = process
         self._folder = folder
+        self.began_at = time.time()
 
     def wait(self, seconds: float | None = None) -> int | None:
         """The exit code, as a shell's child has it (-9: killed); None while it runs."""
@@ -116,5 +117,4 @@ def _command(words: list[str], cwd: Path, folder: Path, orders: Orders) -> None:
         checkpoints.EVERY_S = 0.0
     if orders.point is not None:
         Points(orders.point, note).install()
-    note(f"began-at {time.time()}")
     sys.exit(main(words))
