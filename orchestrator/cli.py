@@ -27,7 +27,6 @@ from orchestrator.arguments import (
 from orchestrator.compare_command import add_compare_command
 from orchestrator.errors import OrchestratorError, RunError, TableError
 from orchestrator.label_command import add_label_command
-from orchestrator.live_log import LiveLogs, target
 from orchestrator.log_command import add_log_command
 from orchestrator.merge_command import add_merge_command
 from orchestrator.plot_command import add_plot_command
@@ -97,10 +96,6 @@ def _add_study_commands(commands: Subparsers) -> None:
     add_data_root(sweep)
     sweep.add_argument("--download", action="store_true", help="fetch missing data sets into --data-root")
     sweep.add_argument("--optuna-journal", type=Path, metavar="FILE", help="write a search for optuna-dashboard")
-    sweep.add_argument(
-        "--log", action="append", default=[], type=target, metavar="TO[:DIR]",
-        help="hand trials to mlflow, wandb or tensorboard as they end (default DIR: logs)",
-    )  # fmt: skip
     sweep.add_argument("--no-latency", action="store_true", help="do not measure what the section latency asks for")
     add_shard(sweep)
     plan = command_parser(commands, "plan", _plan, "say what a sweep would run, what is cached, and how long it takes")
@@ -199,7 +194,7 @@ def _announce(message: str) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     from orchestrator.layout import Layout
-    from orchestrator.reports import say, sweep_ended
+    from orchestrator.reports import sweep_ended
     from orchestrator.screen import SweepScreen, console
     from orchestrator.sweep import Options, prepare_data, sweep
 
@@ -214,12 +209,9 @@ def _sweep(options: argparse.Namespace) -> int:
         shard=_shard(options, planner),
     )  # fmt: skip
     terminal = console()
-    with LiveLogs(options.log, where.layout.study(planner.spec.study)) as logs:
-        with SweepScreen(terminal).showing() as screen:
-            summary = sweep(planner, where, screen)
-        failed = sweep_ended(terminal, summary, options.results)
-        for line in logs.finish():
-            say(terminal, line)
+    with SweepScreen(terminal).showing() as screen:
+        summary = sweep(planner, where, screen)
+    failed = sweep_ended(terminal, summary, options.results)
     if summary.interrupted:
         return EXIT_RESUMABLE
     return EXIT_FAILED_TRIALS if failed else 0

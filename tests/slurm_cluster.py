@@ -106,8 +106,8 @@ class Slurm:
             "SelectTypeParameters=CR_Core", "ReturnToService=2", "SlurmdParameters=config_overrides",
             "MpiDefault=none", "SwitchType=switch/none", "KillWait=20", "MinJobAge=300", "InactiveLimit=0",
             "SchedulerParameters=sched_interval=2,requeue_delay=2",
-            f"NodeName=n1 NodeAddr={self.network}.1 NodeHostname=n1 Port={free_port()} CPUs=2 RealMemory=4000",
-            f"NodeName=n2 NodeAddr={self.network}.2 NodeHostname=n2 Port={free_port()} CPUs=2 RealMemory=4000",
+            f"NodeName=n1 NodeAddr={self.network}.1 NodeHostname=n1 Port={free_port()} CPUs=1 RealMemory=4000",
+            f"NodeName=n2 NodeAddr={self.network}.2 NodeHostname=n2 Port={free_port()} CPUs=1 RealMemory=4000",
             "PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP OverTimeLimit=0",
         ]  # fmt: skip
         (self.folder / "state").mkdir()

@@ -157,7 +157,6 @@ def test_only_the_screens_print_and_only_the_commands_exit() -> None:
         "orchestrator.screen",
         "orchestrator.reports",
         "orchestrator.answers",
-        "orchestrator.loggers.follow",
         "trainables.__main__",
     }
     for module, path in modules():

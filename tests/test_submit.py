@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -367,3 +369,16 @@ def test_a_batch_file_for_results_elsewhere_logs_to_the_working_folder(tmp_path:
     request = Request("tiny", "study: tiny\n", "s3://bucket/x", "data")
     text = Slurm(request, SlurmOptions(), lambda line: None, lambda text: None).preview()
     assert directives(text)["output"] == f"{Path.cwd()}/{request.name()}-%j.log"
+
+
+def test_the_commands_in_the_document_print_what_they_would_send(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```console\n(.*?)^```", (ROOT / "docs" / "clusters.md").read_text(), re.M | re.S)
+    lines = [shlex.split(line) for line in block.splitlines()]
+    assert [words[words.index("--to") + 1] for words in lines] == ["ray-job", "slurm", "kuberay"]
+    for words in lines:
+        assert words[:3] == ["uv", "run", "orchestrator"]
+        assert main(words[3:]) == 0
+        assert "study.yaml" in capsys.readouterr().out

@@ -1,0 +1,86 @@
+"""Ray Jobs on a real head with its dashboard, as a user's cluster has it: token, job server, code that travels."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import TINY, Command
+from ray_head import Head, ray_head
+from waiting import until
+
+pytestmark = pytest.mark.ray
+ONE_CELL = TINY.replace("[0, 0.5]", "[0.5]").replace("[0.5, 0.7]", "[0.5]").replace("seeds: 2", "seeds: 1")
+LONG = TINY.replace("seeds: 2", "seeds: 8").replace("study: tiny", "study: long")
+
+
+@pytest.fixture(scope="module")
+def head() -> Generator[Head]:
+    with ray_head() as head:
+        yield head
+
+
+@pytest.fixture
+def there(head: Head, tmp_path: Path) -> Command:
+    return Command(tmp_path, {**head.environment, "OMP_NUM_THREADS": "1"})
+
+
+def submit(head: Head, *words: object) -> tuple[object, ...]:
+    return ("submit", *words, "--to", "ray-job", "--address", head.dashboard)
+
+
+def test_a_job_is_followed_to_its_end_and_gives_what_this_machine_gives(
+    head: Head, there: Command, deterministic: Callable[[pd.DataFrame], pd.DataFrame]
+) -> None:
+    study = there.study(ONE_CELL)
+    told = there(*submit(head, study))
+    assert "tiny finished" in told
+    assert "-1 sent to" in told
+    trials = there.trials()
+    there("sweep", study, "--runner", "serial", "--results", "results-here")
+    here = pd.read_parquet(there.folder / "results-here" / "tiny")
+    pd.testing.assert_frame_equal(deterministic(trials), deterministic(here))
+
+
+def test_the_exit_code_is_that_of_the_sweep(head: Head, there: Command) -> None:
+    told = there(*submit(head, there.study(ONE_CELL), "--set", "data={name: mnist}"), expect=2)
+    assert "--download" in told  # what the sweep itself says where data are missing
+
+
+def test_a_job_that_runs_is_followed_and_left_and_stopped_and_goes_on(head: Head, there: Command) -> None:
+    study = there.study(LONG)
+    assert "The same command follows it" in there(*submit(head, study, "--no-follow"))
+    follower = there.start(*submit(head, study))
+    until(lambda: (there.folder / "results" / "long" / "_stages.parquet").exists())
+    follower.send_signal(signal.SIGINT)
+    told, _ = follower.communicate(timeout=60)
+    assert follower.returncode == 130
+    assert "runs this study already; it is followed" in told
+    assert "no longer followed; job" in told
+    stop = next(line for line in told.splitlines() if line.startswith("ray job stop"))
+    assert "with another plan by job" in there(*submit(head, study, "--set", "train.epochs=3"), expect=2)
+    follower = there.start(*submit(head, study))
+    time.sleep(1)
+    _stop(there, head, stop.split()[-1])
+    told, _ = follower.communicate(timeout=120)
+    assert follower.returncode == 3, told
+    assert "The same command goes on from there" in told
+    before = len(there.stages("long"))
+    assert before > 0
+    assert "-2 sent to" in there(*submit(head, study))
+    stages = there.stages("long")
+    assert stages["key"].is_unique
+    assert stages["run"].nunique() == 2
+    assert (stages["status"] == "complete").all()
+
+
+def _stop(there: Command, head: Head, job: str) -> None:
+    """`ray job stop` without its waiting."""
+    script = Path(sys.executable).parent / "ray"
+    words = [str(script), "job", "stop", "--no-wait", "--address", head.dashboard, job]
+    subprocess.run(words, env={**os.environ, **there.environment}, check=True, capture_output=True, timeout=60)
