@@ -6,18 +6,16 @@ A study of many cells has far fewer of these; what can be said of a trial withou
 import json
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 from orchestrator.errors import PlanError
 from orchestrator.spec.load import OWN_CODE
 from orchestrator.spec.model import StudySpec
 from trainables.config import (
-    BinaryConfig,
     CompressConfig,
     FinetuneConfig,
     Precision,
     SelectConfig,
-    StqConfig,
     TrialConfig,
     resolve,
 )
@@ -181,8 +179,8 @@ def _baselines(config: TrialConfig) -> dict[BaselineName, tuple[SelectConfig | N
         found["dense"] = select, None
     if compress is not None:
         found["dense_finetuned"] = select, FinetuneConfig(epochs=compress.epochs, lr=compress.lr)
-    if isinstance(compress, StqConfig | BinaryConfig):
-        found["binary"] = select, compress.unpruned()
+    if compress is not None and (binary := compress.same_bits()) is not None:
+        found["binary"] = select, cast("CompressConfig", binary)
     if select is not None:
         found["random"] = select.by_chance(), compress
         found["all_labels"] = None, compress

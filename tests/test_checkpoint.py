@@ -45,6 +45,8 @@ METHOD_CASES: dict[str, dict[str, object]] = {
     "l1_prune": {"method": "l1_prune", "pfr": 0.5},
     "finetune": {"method": "finetune"},
     "decompose": {"method": "decompose", "between": "norm"},
+    "dabn": {"method": "dabn"},
+    "hybrid": {"method": "hybrid", "ratio": 0.5, "binary_share": 0.4},
     "expand": {"method": "expand", "factor": 2},
     "expand, nonlinear": {"method": "expand", "factor": 2, "init": "random", "nonlinear_share": 0.4},
     "group_sparsity": {"method": "group_sparsity", "penalty": 0.3, "scope": "all"},
@@ -113,7 +115,8 @@ def path_of(content: Mapping[str, Mapping[str, object]]) -> tuple[Stage, ...]:
 
 def method_path(name: str) -> tuple[Stage, ...]:
     method = METHOD_CASES[name]
-    block = "bn_first" if method.get("activations") in ("sign", "ternary") else "standard"
+    few_bits = method.get("activations") in ("sign", "ternary") or method["method"] in ("dabn", "hybrid")
+    block = "bn_first" if few_bits else "standard"
     return path_of(tree(model={"block": block}, compress={"epochs": EPOCHS, **method}))
 
 

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from trainables.config import (
     BinaryConfig,
-    BinaryFields,
     CompressConfig,
     FinetuneConfig,
     L1PruneConfig,
@@ -24,7 +23,7 @@ from trainables.errors import InfeasibleError
 from trainables.export import compact
 from trainables.export.packed import pack, unpack
 from trainables.measure.cost import cost, ratios
-from trainables.method_config import ExpandConfig, GroupSparsityConfig
+from trainables.method_config import DabnConfig, ExpandConfig, GroupSparsityConfig, HybridConfig
 from trainables.methods.l1_prune import L1Prune
 from trainables.methods.layers import layers_outside
 from trainables.methods.registry import METHODS, create
@@ -71,11 +70,11 @@ def test_every_method_has_a_tiny_setting() -> None:
 
 
 def has_low_bit_inputs(config: CompressConfig) -> bool:
-    return isinstance(config, BinaryFields) and config.activations in ("sign", "ternary")
+    return bool(config.few_bit_inputs())
 
 
 PRUNES = (StqConfig, L1PruneConfig, GroupSparsityConfig)
-KEEPS_EVERY_MAC = (FinetuneConfig, ExpandConfig)
+KEEPS_EVERY_MAC = (FinetuneConfig, ExpandConfig, DabnConfig, HybridConfig)
 
 
 @pytest.mark.parametrize("name", TINY)

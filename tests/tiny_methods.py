@@ -19,7 +19,14 @@ from trainables.config import (
 )
 from trainables.data.load import Dataset, load, normalise
 from trainables.export.packed import PackedHeader
-from trainables.method_config import DecomposeConfig, ExpandConfig, GroupSparsityConfig, LowRankConfig
+from trainables.method_config import (
+    DabnConfig,
+    DecomposeConfig,
+    ExpandConfig,
+    GroupSparsityConfig,
+    HybridConfig,
+    LowRankConfig,
+)
 from trainables.methods.base import Method
 from trainables.methods.registry import create
 from trainables.models.build import build, initialise
@@ -42,6 +49,9 @@ TINY: dict[str, CompressConfig] = {
     "l1_prune": L1PruneConfig(pfr=0.4, scope="inner", epochs=6, lr=0.1),
     "finetune": FinetuneConfig(epochs=6, lr=0.1),
     "decompose": DecomposeConfig(width_share=0.5, epochs=6, lr=0.1),
+    "dabn": DabnConfig(epochs=6, lr=0.1),
+    "dabn of float inputs": DabnConfig(activations="float", epochs=6, lr=0.1),
+    "hybrid": HybridConfig(ratio=0.5, epochs=6, lr=0.1),
     "expand": ExpandConfig(factor=2, epochs=6, lr=0.05),
     "expand from nothing": ExpandConfig(factor=2, init="random", nonlinear_share=0.3, epochs=6, lr=0.05),
     "group_sparsity": GroupSparsityConfig(penalty=0.06, scope="all", epochs=12, lr=0.1),

@@ -12,8 +12,9 @@ from trainables.data_config import Augment as Augment
 from trainables.data_config import DataConfig
 from trainables.method_config import ActivationKind as ActivationKind
 from trainables.method_config import BinaryConfig as BinaryConfig
-from trainables.method_config import BinaryFields, CompressConfig
+from trainables.method_config import BinaryFields as BinaryFields
 from trainables.method_config import CompressBase as CompressBase
+from trainables.method_config import CompressConfig
 from trainables.method_config import FinetuneConfig as FinetuneConfig
 from trainables.method_config import L1PruneConfig as L1PruneConfig
 from trainables.method_config import LayerRole as LayerRole
@@ -147,11 +148,11 @@ class TrialConfig(Section):
 
     @model_validator(mode="after")
     def _few_bit_inputs_have_their_blocks(self) -> Self:
-        kind = self.compress.activations if isinstance(self.compress, BinaryFields) else "float"
+        cause = self.compress.few_bit_inputs() if self.compress else ""
         has_sums = self.model.ours and self.model.name != "vgg_small"
-        if kind in ("sign", "ternary") and has_sums and self.model.block == "standard":
+        if cause and has_sums and self.model.block == "standard":
             # Refused before the dense network is trained; networks from outside are only known once built.
-            msg = f"compress.activations {kind} needs model.block bn_first, or vgg_small; {self.model.name} is standard"
+            msg = f"compress.{cause} needs model.block bn_first, or vgg_small; {self.model.name} is standard"
             raise ValueError(msg)
         return self
 

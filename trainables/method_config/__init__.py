@@ -13,6 +13,8 @@ from trainables.method_config.base import LayerRole as LayerRole
 from trainables.method_config.binary import ActivationKind as ActivationKind
 from trainables.method_config.binary import BinaryConfig as BinaryConfig
 from trainables.method_config.binary import BinaryFields as BinaryFields
+from trainables.method_config.binary import DabnConfig as DabnConfig
+from trainables.method_config.binary import HybridConfig as HybridConfig
 from trainables.method_config.binary import StqConfig as StqConfig
 from trainables.method_config.pruning import GroupSparsityConfig as GroupSparsityConfig
 from trainables.method_config.pruning import L1PruneConfig as L1PruneConfig
@@ -24,6 +26,8 @@ from trainables.method_config.structure import LowRankConfig as LowRankConfig
 CompressConfig = Annotated[
     StqConfig
     | BinaryConfig
+    | DabnConfig
+    | HybridConfig
     | L1PruneConfig
     | GroupSparsityConfig
     | DecomposeConfig

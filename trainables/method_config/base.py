@@ -26,6 +26,14 @@ class CompressBase(Section):
     epochs: int = Field(default=20, ge=1, description="passes over the training images")
     lr: float = Field(default=0.05, gt=0, description="largest learning rate of the schedule")
 
+    def few_bit_inputs(self) -> str:
+        """The leaf, and its value, that gives layers inputs of one or two bits; empty if none does."""
+        return ""
+
+    def same_bits(self) -> "CompressBase | None":
+        """Weight binarization with the same bits and schedule, baseline `binary`; None: none is comparable."""
+        return None
+
     def inert(self) -> frozenset[str]:
         """Leaves that have no effect given the others; they are left out of the key."""
         return frozenset()

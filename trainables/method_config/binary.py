@@ -4,7 +4,7 @@ from typing import Literal, Self, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from trainables.method_config.base import CompressBase, LayerRole, Share
+from trainables.method_config.base import CompressBase, LayerRole, LayerRoles, Share
 from trainables.method_config.pruning import PruneFields
 
 ActivationKind = Literal["float", "int8", "ternary", "sign"]
@@ -24,6 +24,10 @@ class BinaryFields(CompressBase):
     )
     distill: Share = Field(default=0.0, description="share of the loss that follows the dense parent's logits")
     temperature: float = Field(default=4.0, gt=0, description="softens the logits in distillation")
+
+    def few_bit_inputs(self) -> str:
+        """See `CompressBase`."""
+        return f"activations {self.activations}" if self.activations in ("sign", "ternary") else ""
 
     @field_validator("full_precision")
     @classmethod
@@ -96,6 +100,10 @@ class StqConfig(PruneFields, BinaryFields):
         """The same computation with every inert leaf at its default."""
         return cast("StqConfig", super().canonical())
 
+    def same_bits(self) -> "BinaryConfig | StqConfig":
+        """See `CompressBase`."""
+        return self.unpruned()
+
     def unpruned(self) -> "BinaryConfig | StqConfig":
         """The same bits and schedule with every filter kept."""
         if self.weights == "binary":
@@ -113,6 +121,56 @@ class BinaryConfig(BinaryFields):
         shared = {name: getattr(self, name) for name in BinaryFields.model_fields}
         return StqConfig(pfr=0.0, **shared).canonical()
 
+    def same_bits(self) -> "BinaryConfig":
+        """Itself."""
+        return self
+
     def unpruned(self) -> "BinaryConfig":
         """Itself."""
         return self
+
+
+class DabnConfig(CompressBase):
+    """Weights of two free values a filter, inputs of one bit (Distribution-Aware Binarization, WACV 2018)."""
+
+    method: Literal["dabn"] = "dabn"
+    activations: Literal["sign", "float"] = Field(
+        default="sign", description="inputs of the convolutions that are not full_precision"
+    )
+    full_precision: LayerRoles = Field(default=("first",), strict=False, description="layers that stay fp32")
+
+    def few_bit_inputs(self) -> str:
+        """See `CompressBase`."""
+        return "activations sign" if self.activations == "sign" else ""
+
+    def same_bits(self) -> BinaryConfig:
+        """XNOR-Net's one scale a filter. Its last layer stays fp32 where its inputs are signs, which no mean gives."""
+        kept = self.full_precision if self.activations == "float" else (*self.full_precision, "last")
+        return BinaryConfig(
+            epochs=self.epochs, lr=self.lr, activations=self.activations, full_precision=tuple(dict.fromkeys(kept))
+        )
+
+
+class HybridConfig(CompressBase):
+    """Binary weights everywhere, inputs of one bit where they do least harm (Hybrid Binary Networks, WACV 2018)."""
+
+    method: Literal["hybrid"] = "hybrid"
+    ratio: Share = Field(
+        default=0.4, description="at most this share of the activations stays fp32; 0: all are signs; 1: none is"
+    )
+    cost_weight: float = Field(
+        default=0.1, ge=0, description="how much an activation gains by the few MACs that read it, beside its error"
+    )
+    binary_share: Share = Field(
+        default=0.4, description="share of the epochs with signs everywhere, after which the errors are measured"
+    )
+    full_precision: LayerRoles = Field(default=("first",), strict=False, description="layers that stay fp32")
+
+    def few_bit_inputs(self) -> str:
+        """See `CompressBase`."""
+        return "method hybrid"
+
+    def same_bits(self) -> BinaryConfig:
+        """Signs everywhere; the last layer fp32, as its inputs are."""
+        kept = tuple(dict.fromkeys((*self.full_precision, "last")))
+        return BinaryConfig(epochs=self.epochs, lr=self.lr, activations="sign", full_precision=kept)

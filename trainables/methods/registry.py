@@ -4,12 +4,21 @@ from collections.abc import Callable
 from typing import Any
 
 from trainables.config import CompressBase, CompressConfig, FinetuneConfig, L1PruneConfig, StqConfig
-from trainables.method_config import DecomposeConfig, ExpandConfig, GroupSparsityConfig, LowRankConfig
+from trainables.method_config import (
+    DabnConfig,
+    DecomposeConfig,
+    ExpandConfig,
+    GroupSparsityConfig,
+    HybridConfig,
+    LowRankConfig,
+)
 from trainables.methods.base import Method
+from trainables.methods.dabn import Dabn
 from trainables.methods.decompose import Decompose
 from trainables.methods.expand import Expand
 from trainables.methods.finetune import Finetune
 from trainables.methods.group_sparsity import GroupSparsity
+from trainables.methods.hybrid import Hybrid
 from trainables.methods.l1_prune import L1Prune
 from trainables.methods.low_rank import LowRank
 from trainables.methods.stq import Stq
@@ -18,6 +27,8 @@ METHODS: dict[type[CompressBase], Callable[[Any], Method]] = {
     StqConfig: Stq,
     L1PruneConfig: L1Prune,
     FinetuneConfig: Finetune,
+    DabnConfig: Dabn,
+    HybridConfig: Hybrid,
     DecomposeConfig: Decompose,
     ExpandConfig: Expand,
     GroupSparsityConfig: GroupSparsity,
