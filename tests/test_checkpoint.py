@@ -47,6 +47,7 @@ METHOD_CASES: dict[str, dict[str, object]] = {
     "decompose": {"method": "decompose", "between": "norm"},
     "dabn": {"method": "dabn"},
     "hybrid": {"method": "hybrid", "ratio": 0.5, "binary_share": 0.4},
+    "xnet": {"method": "xnet", "reduction": 2, "keep": ["first"]},
     "expand": {"method": "expand", "factor": 2},
     "expand, nonlinear": {"method": "expand", "factor": 2, "init": "random", "nonlinear_share": 0.4},
     "group_sparsity": {"method": "group_sparsity", "penalty": 0.3, "scope": "all"},

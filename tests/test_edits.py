@@ -157,7 +157,7 @@ def test_a_stored_network_with_odd_edits_is_refused() -> None:
         compact.restore(build(MODEL, 1, 10), tampered)
 
 
-EXPORTED = ("decompose",)
+EXPORTED = ("decompose", "xnet")
 
 
 @pytest.mark.parametrize("name", EXPORTED)

@@ -193,6 +193,8 @@ STUDIES = {
     "expand": 18,
     "group_sparsity": 24,
     "low_rank": 36,
+    "xnet": 27,
+    "binary_methods": 18,
 }
 
 

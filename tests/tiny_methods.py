@@ -26,6 +26,7 @@ from trainables.method_config import (
     GroupSparsityConfig,
     HybridConfig,
     LowRankConfig,
+    XnetConfig,
 )
 from trainables.methods.base import Method
 from trainables.methods.registry import create
@@ -52,6 +53,9 @@ TINY: dict[str, CompressConfig] = {
     "dabn": DabnConfig(epochs=6, lr=0.1),
     "dabn of float inputs": DabnConfig(activations="float", epochs=6, lr=0.1),
     "hybrid": HybridConfig(ratio=0.5, epochs=6, lr=0.1),
+    "xnet": XnetConfig(reduction=2, keep=("first",), epochs=8, lr=0.1),
+    "xnet in blocks": XnetConfig(reduction=3, block=2, init="parent", epochs=6, lr=0.1),
+    "xnet of groups": XnetConfig(reduction=2, graph="groups", epochs=6, lr=0.1),
     "expand": ExpandConfig(factor=2, epochs=6, lr=0.05),
     "expand from nothing": ExpandConfig(factor=2, init="random", nonlinear_share=0.3, epochs=6, lr=0.05),
     "group_sparsity": GroupSparsityConfig(penalty=0.06, scope="all", epochs=12, lr=0.1),

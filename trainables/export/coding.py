@@ -93,6 +93,12 @@ def floats(tensor: Tensor) -> bytes:
     return tensor.detach().contiguous().numpy().astype("<f4").tobytes()
 
 
+def index_bytes(index: Tensor, width: int) -> bytes:
+    """Whole numbers, little-endian, `width` bytes each (at most 3)."""
+    whole = index.cpu().numpy().astype("<u4").view(np.uint8).reshape(-1, 4)
+    return np.ascontiguousarray(whole[:, :width]).tobytes()
+
+
 def _bits(ones: Tensor) -> bytes:
     return np.packbits(ones.numpy().ravel()).tobytes()
 
@@ -129,6 +135,12 @@ class Reader:
     def floats(self, count: int) -> Tensor:
         """Fp32 numbers, shape (count,)."""
         return torch.from_numpy(self._take(4 * count).view("<f4").astype(np.float32))
+
+    def index(self, count: int, width: int) -> Tensor:
+        """Whole numbers of `width` bytes, int64, shape (count,)."""
+        whole = np.zeros((count, 4), np.uint8)
+        whole[:, :width] = self._take(width * count).reshape(count, width)
+        return torch.from_numpy(whole.view("<u4").ravel().astype(np.int64))
 
     def double(self) -> float:
         """One fp64 number."""

@@ -3,7 +3,8 @@
 Its frame is in `trainables.export.manifest`. Numbers are little-endian. The blob holds, in module order, each
 convolution's and linear layer's weights (codings: `trainables.export.coding`) and bias, if it has one; for a BN layer
 fp32 scale and shift per channel, into which the statistics are folded; then in order of their names all other
-parameters and buffers as fp32; then in module order the value of each activation that has one, as fp64.
+parameters and buffers as fp32; then in module order the index of each layer that gathers channels, 1 to 3 bytes an
+entry, and the value of each activation that has one, as fp64.
 The scales of a convolution of few bits that only a BN reads are folded into that BN, so that 4 bytes a filter are
 saved. Folding changes outputs by rounding alone; the classes predicted stay the same but for ties within that rounding.
 
@@ -22,13 +23,14 @@ from torch import Tensor, nn
 from typing_extensions import TypeIs
 
 from trainables.errors import InfeasibleError, PackedFileError
-from trainables.export.coding import BITS, Reader, Storage, encode, floats, stored_bytes
+from trainables.export.coding import BITS, Reader, Storage, encode, floats, index_bytes, stored_bytes
 from trainables.export.manifest import KINDS, Kind, Manifest, PackedHeader, framed, opened
 from trainables.export.norms import fold_statistics, is_plain_norm, neutralise, take_scales
 from trainables.export.skeleton import WithoutMemory, check_one_image
 from trainables.models.build import build
 from trainables.models.compact import Compact
 from trainables.models.edits import Edits, install
+from trainables.models.gather import Gather
 from trainables.pruning.cut import resize
 from trainables.quantize import Activation, install_activations
 
@@ -63,7 +65,9 @@ def pack(network: Compact, header: PackedHeader) -> bytes:
         edits=network.edits,
     )
     values = np.array([activation.value for _, activation in active if activation.kind != "sign"], "<f8")
-    return framed(manifest, b"".join(chain((data for _, data in coded), starmap(_exact, others), [values.tobytes()])))
+    indices = (index_bytes(gather.get_buffer("index"), gather.index_bytes) for gather in _gathers(folded))
+    parts = chain((data for _, data in coded), starmap(_exact, others), indices, [values.tobytes()])
+    return framed(manifest, b"".join(parts))
 
 
 @torch.no_grad()
@@ -92,12 +96,15 @@ def unpack(data: bytes, allow_code: bool = False) -> tuple[Compact, PackedHeader
         raise PackedFileError(msg)
     resize(model, _empty_tensors(layers, manifest.shapes))
     others, active = _others(model), _active(model, manifest)
-    _check_length(len(blob), _needed(layers, manifest, others, active))
+    beside = sum(gather.index_bytes * gather.get_buffer("index").numel() for gather in _gathers(model))
+    _check_length(len(blob), _needed(layers, manifest, others, active) + beside)
     reader = Reader(blob)
     for (_, layer), kind in zip(layers, manifest.storage, strict=True):
         _restore(layer, kind, reader)
     for name, tensor in others:
         _put(model, name, reader.floats(tensor.numel()).view(tensor.shape).to(tensor.dtype))
+    for gather in _gathers(model):
+        gather.register_buffer("index", _index(gather, reader))
     activations = {name: _activation(name, kind, reader) for name, kind in active}
     install_activations(model, activations)
     check_one_image(model.eval(), header.channels, header.image_size)
@@ -150,9 +157,21 @@ def _others(model: nn.Module) -> Named:
         for name, tensor in chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
             path = f"{prefix}.{name}".lstrip(".")
             own = module in coded and (name in ("weight", "bias") or isinstance(module, nn.BatchNorm2d))
-            if path in stored and not own:
+            if path in stored and not own and not isinstance(module, Gather):
                 found.append((path, tensor))
     return sorted(found, key=lambda other: other[0])
+
+
+def _gathers(model: nn.Module) -> list[Gather]:
+    return [module for module in model.modules() if isinstance(module, Gather)]
+
+
+def _index(gather: Gather, reader: Reader) -> Tensor:
+    index = reader.index(gather.get_buffer("index").numel(), gather.index_bytes)
+    if int(index.max()) >= gather.inputs:
+        msg = f"the packed file gathers channel {int(index.max())} of {gather.inputs}"
+        raise PackedFileError(msg)
+    return index
 
 
 def _names(model: nn.Module) -> list[str]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.errors import PackedFileError
+from trainables.models.gather import Gather
 
 MAP_LIMIT = 1 << 28
 """Bytes that the input or one layer's output may take for one image: 256 channels of 512 x 512 in fp32."""
@@ -50,7 +51,7 @@ def check_one_image(model: nn.Module, channels: int, image_size: int) -> None:
     hooks = [
         module.register_forward_pre_hook(_check_output)
         for module in model.modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
+        if isinstance(module, nn.Conv2d | nn.Linear | Gather)
     ]
     try:
         model(torch.zeros(1, channels, image_size, image_size))
@@ -65,6 +66,9 @@ def check_one_image(model: nn.Module, channels: int, image_size: int) -> None:
 def _check_output(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Refuse the output of a layer before it is computed; a convolution's sides shrink by its stride alone."""
     shape = inputs[0].shape
+    if isinstance(layer, Gather):
+        _check_size("a gathering", layer.get_buffer("index").numel() * math.prod(shape[2:]))
+        return
     filters = layer.get_parameter("weight").shape[0]
     if isinstance(layer, nn.Conv2d):
         sides = (math.ceil(side / step) for side, step in zip(shape[-2:], layer.stride, strict=True))

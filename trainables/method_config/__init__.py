@@ -22,6 +22,7 @@ from trainables.method_config.pruning import PruneFields as PruneFields
 from trainables.method_config.structure import DecomposeConfig as DecomposeConfig
 from trainables.method_config.structure import ExpandConfig as ExpandConfig
 from trainables.method_config.structure import LowRankConfig as LowRankConfig
+from trainables.method_config.structure import XnetConfig as XnetConfig
 
 CompressConfig = Annotated[
     StqConfig
@@ -33,6 +34,7 @@ CompressConfig = Annotated[
     | DecomposeConfig
     | LowRankConfig
     | ExpandConfig
+    | XnetConfig
     | FinetuneConfig,
     Field(discriminator="method", description="compression after training; absent: none"),
 ]

@@ -23,6 +23,30 @@ class DecomposeConfig(CompressBase):
     keep: LayerRoles = Field(default=("first",), strict=False, description="layers that stay as they are")
 
 
+class XnetConfig(CompressBase):
+    """Layers whose filters read few inputs each, along a fixed random graph (Deep Expander Networks, ECCV 2018)."""
+
+    method: Literal["xnet"] = "xnet"
+    reduction: int = Field(default=4, ge=2, le=256, description="a filter reads one in so many inputs of its layer")
+    graph: Literal["expander", "groups"] = Field(
+        default="expander", description="which inputs: a random balanced graph, or those of a group convolution"
+    )
+    block: int = Field(default=1, ge=1, le=256, description="so many filters read the same inputs (graph expander)")
+    layers: tuple[Literal["conv", "linear"], ...] = Field(
+        default=("conv", "linear"), min_length=1, strict=False, description="kinds of layers that become sparse"
+    )
+    init: Literal["random", "parent"] = Field(
+        default="random", description="first weights; parent: the parent's where the graph has an edge, made larger"
+    )
+    keep: LayerRoles = Field(
+        default=("first", "last", "downsample"), strict=False, description="layers that stay as they are"
+    )
+
+    def inert(self) -> frozenset[str]:
+        """Groups have no blocks."""
+        return frozenset({"block"}) if self.graph == "groups" else frozenset()
+
+
 Expansion = Literal["conv", "stacked", "depthwise", "linear"]
 
 

@@ -11,6 +11,7 @@ from trainables.method_config import (
     GroupSparsityConfig,
     HybridConfig,
     LowRankConfig,
+    XnetConfig,
 )
 from trainables.methods.base import Method
 from trainables.methods.dabn import Dabn
@@ -22,6 +23,7 @@ from trainables.methods.hybrid import Hybrid
 from trainables.methods.l1_prune import L1Prune
 from trainables.methods.low_rank import LowRank
 from trainables.methods.stq import Stq
+from trainables.methods.xnet import Xnet
 
 METHODS: dict[type[CompressBase], Callable[[Any], Method]] = {
     StqConfig: Stq,
@@ -33,6 +35,7 @@ METHODS: dict[type[CompressBase], Callable[[Any], Method]] = {
     ExpandConfig: Expand,
     GroupSparsityConfig: GroupSparsity,
     LowRankConfig: LowRank,
+    XnetConfig: Xnet,
 }
 
 

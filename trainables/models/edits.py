@@ -14,13 +14,14 @@ from pydantic import Field, TypeAdapter, model_validator
 from torch import nn
 
 from trainables.config import Section
+from trainables.models.gather import Gather
 from trainables.quantize import replace_module
 
 MOST_EDITS = 4096
 MOST_NORM_CHANNELS = 1 << 22
 """Of the BN layers of all edits together: their statistics take memory before a file is known to be as long."""
 
-Channels = Annotated[int, Field(ge=1, le=1 << 16)]
+Channels = Annotated[int, Field(ge=1, le=1 << 24)]
 Size = Annotated[int, Field(ge=1, le=64)]
 Pair = tuple[Size, Size]
 
@@ -90,7 +91,30 @@ class ReluPart(Section):
         return nn.ReLU()
 
 
-Part = Annotated[ConvPart | LinearPart | NormPart | ReluPart, Field(discriminator="kind")]
+class GatherPart(Section):
+    """Channels chosen, in the order of an index that the file holds; `features` of (N, I) become (N, places, 1, 1)."""
+
+    kind: Literal["gather"] = "gather"
+    inputs: Channels
+    places: Channels
+    of: Literal["channels", "features"] = "channels"
+
+    def layer(self) -> Gather:
+        """The layer; its index is not set."""
+        return Gather(self.inputs, self.places, features=self.of == "features")
+
+
+class FlattenPart(Section):
+    """(N, C, 1, 1) as (N, C)."""
+
+    kind: Literal["flatten"] = "flatten"
+
+    def layer(self) -> nn.Module:
+        """The layer."""
+        return nn.Flatten()
+
+
+Part = Annotated[ConvPart | LinearPart | NormPart | ReluPart | GatherPart | FlattenPart, Field(discriminator="kind")]
 
 
 class Edit(Section):
