@@ -1,6 +1,7 @@
 """Expander networks: every input and every filter has its edges, and what is stored gathers just these."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -103,7 +104,7 @@ def with_hidden_linear_layers() -> nn.Module:
     ("densenet121", {"reduction": 4, "keep": ["first"]}),
     ("hidden linear layers", {"reduction": 16, "layers": ["linear"], "block": 2, "keep": ["last"]}),
 ])  # fmt: skip
-def test_families_are_gathered_to_what_was_trained(name: str, leaves: dict[str, object]) -> None:
+def test_families_are_gathered_to_what_was_trained(name: str, leaves: dict[str, Any]) -> None:
     parent = with_hidden_linear_layers() if " " in name else torchvision.models.get_model(name, num_classes=10)
     x = drawn(2, 3, 32, 32)
     model, method = sparse(parent, x[:1], **leaves)
