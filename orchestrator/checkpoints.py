@@ -1,7 +1,7 @@
 """Checkpoints of stages that are under way or were stopped, by key, beside their outputs."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,20 +68,31 @@ def checkpoints_beside(artifacts: ArtifactStore) -> CheckpointStore:
 class Keeper:
     """Writes the checkpoint of one stage at the ends of its epochs, at most every `EVERY_S`; stops it at its rungs.
 
-    The stage stops at the first epoch from the lowest of `rungs` on at which it may (`Progress.may_stop`).
+    The stage stops at the first epoch from the lowest of `rungs` on at which it may (`Progress.may_stop`), and at any
+    but the last where `asked_back` says so.
     """
 
-    def __init__(self, store: CheckpointStore, key: str, rungs: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        key: str,
+        rungs: Sequence[int] = (),
+        asked_back: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.gave_way = False
         self._store = store
         self._key = key
         self._rung = min(rungs, default=None)
+        self._asked_back = asked_back
         self._written_at = time.monotonic()
 
     def __call__(self, progress: "Progress") -> bool:
         """Told of an epoch; whether the stage stops here. After the last one the output follows at once."""
+        last = progress.epoch >= progress.epochs
         stops = self._rung is not None and progress.epoch >= self._rung and progress.may_stop
-        due = progress.epoch < progress.epochs and time.monotonic() - self._written_at >= EVERY_S
-        if stops or due:
+        self.gave_way = not stops and not last and self._asked_back()
+        due = not last and time.monotonic() - self._written_at >= EVERY_S
+        if stops or due or self.gave_way:
             self._store.write(self._key, progress.checkpoint())
             self._written_at = time.monotonic()
-        return stops
+        return stops or self.gave_way

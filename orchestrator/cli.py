@@ -25,8 +25,9 @@ from orchestrator.arguments import (
     count,
 )
 from orchestrator.compare_command import add_compare_command
-from orchestrator.errors import OrchestratorError, RunError, TableError
+from orchestrator.errors import InterruptedRunError, OrchestratorError, RunError, TableError
 from orchestrator.label_command import add_label_command
+from orchestrator.live_log import LiveLogs, target
 from orchestrator.log_command import add_log_command
 from orchestrator.merge_command import add_merge_command
 from orchestrator.plot_command import add_plot_command
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(options)
     except OrchestratorError as error:
         sys.stderr.write(f"{harmless(str(error))}\n")
-        return EXIT_USER_MISTAKE
+        return EXIT_RESUMABLE if isinstance(error, InterruptedRunError) else EXIT_USER_MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what was finished is kept, the same command goes on from there\n")
         return EXIT_STOPPED
@@ -96,6 +97,17 @@ def _add_study_commands(commands: Subparsers) -> None:
     add_data_root(sweep)
     sweep.add_argument("--download", action="store_true", help="fetch missing data sets into --data-root")
     sweep.add_argument("--optuna-journal", type=Path, metavar="FILE", help="write a search for optuna-dashboard")
+    sweep.add_argument(
+        "--log", action="append", default=[], type=target, metavar="TO[:DIR]",
+        help="hand trials to mlflow, wandb or tensorboard as they end (default DIR: logs)",
+    )  # fmt: skip
+    sweep.add_argument(
+        "--stop-after-same-error", type=count, metavar="K", help="end early once K stages have failed alike"
+    )
+    sweep.add_argument(
+        "--retry-failed", action="store_true",
+        help="run failed stages again that have no more memory or time than when they failed",
+    )  # fmt: skip
     sweep.add_argument("--no-latency", action="store_true", help="do not measure what the section latency asks for")
     add_shard(sweep)
     plan = command_parser(commands, "plan", _plan, "say what a sweep would run, what is cached, and how long it takes")
@@ -194,7 +206,7 @@ def _announce(message: str) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     from orchestrator.layout import Layout
-    from orchestrator.reports import sweep_ended
+    from orchestrator.reports import say, sweep_ended
     from orchestrator.screen import SweepScreen, console
     from orchestrator.sweep import Options, prepare_data, sweep
 
@@ -207,12 +219,16 @@ def _sweep(options: argparse.Namespace) -> int:
         runner=options.runner, address=options.address, cores=options.cores, latency=not options.no_latency,
         code_folder=_code_folder(options), optuna_journal=_journal(options.optuna_journal, planner),
         shard=_shard(options, planner),
+        stop_after_same=options.stop_after_same_error, retry_failed=options.retry_failed,
     )  # fmt: skip
     terminal = console()
-    with SweepScreen(terminal).showing() as screen:
-        summary = sweep(planner, where, screen)
-    failed = sweep_ended(terminal, summary, options.results)
-    if summary.interrupted:
+    with LiveLogs(options.log, where.layout.study(planner.spec.study)) as logs:
+        with SweepScreen(terminal).showing() as screen:
+            summary = sweep(planner, where, screen)
+        failed = sweep_ended(terminal, summary, options.results)
+        for line in logs.finish():
+            say(terminal, line)
+    if summary.interrupted and not summary.stopped_by:
         return EXIT_RESUMABLE
     return EXIT_FAILED_TRIALS if failed else 0
 

@@ -6,6 +6,7 @@ OrchestratorError
 ├── StoreError     a results root cannot be read or written, or another version wrote it
 ├── TableError     a table or column that an analysis needs is absent
 ├── RunError       a run cannot start: resources, data, another run of the same study
+│   └── InterruptedRunError   a run cannot go on, and nothing of it is lost; the exit code is 3
 └── DeployError    a trial cannot be exported, or an exported network or its images cannot be used
 """
 
@@ -57,6 +58,10 @@ class TableError(OrchestratorError):
 
 class RunError(OrchestratorError):
     """A run cannot start."""
+
+
+class InterruptedRunError(RunError):
+    """A run cannot go on for now; what was finished is kept, and the same command goes on from there."""
 
 
 class DeployError(OrchestratorError):

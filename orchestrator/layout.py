@@ -37,6 +37,10 @@ class Layout:
         """File that exists while a run is being drained."""
         return self.root / ".store" / "drains" / run
 
+    def notes(self, run: str) -> Path:
+        """Folder in which the guards of a run's workers tell how one died."""
+        return self.root / ".store" / "notes" / run
+
     def lock(self, study: str) -> Path:
         """File that a running sweep of the study holds locked."""
         return self.root / ".store" / "locks" / study

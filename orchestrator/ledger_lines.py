@@ -5,6 +5,7 @@ nothing of a line is believed: names are plain, numbers finite and of a size tha
 """
 
 import json
+import math
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -190,7 +191,9 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
         return depth < DEEPEST and all(_is_text(key) and _is_plain(item, depth + 1) for key, item in value.items())
     if isinstance(value, list):
         return depth < DEEPEST and all(_is_plain(item, depth + 1) for item in value)
-    return value is None or type(value) is bool or _is_number(value) or _is_text(value)
+    # a config may ask for any finite number, a learning rate of 1e30 too; it goes into tables as a float
+    finite = type(value) is float and math.isfinite(value)
+    return value is None or type(value) is bool or finite or _is_whole(value) or _is_text(value)
 
 
 def _is_name(value: Any) -> bool:

@@ -18,22 +18,12 @@ def add_log_command(commands: Subparsers) -> None:
 
 
 def _log(options: argparse.Namespace) -> int:
-    from dataclasses import replace
-
-    from orchestrator.loggers.registry import open_logger
-    from orchestrator.loggers.runs import Logged, log_runs
-    from orchestrator.names import plain
+    from orchestrator.loggers.runs import hand_over
     from orchestrator.report.source import HISTORY, read
 
     source = read(options.table, beside={HISTORY}, skip_damaged=options.skip_damaged)
     sys.stderr.write("".join(f"warning: {warning}\n" for warning in source.warnings))
-    total = Logged(0, 0, 0, 0)
-    for study, rows in source.trials.groupby("study", sort=False):
-        logger = open_logger(options.to, plain(str(study), "the study"), options.out)
-        try:
-            total += log_runs(replace(source, trials=rows), logger)
-        finally:
-            logger.close()
+    total = hand_over(source, options.to, options.out)
     sys.stdout.write(f"{options.out}: {total}\n")
     sys.stdout.write(f"Look at it: {LOGGERS[options.to].look.format(out=options.out)}\n")
     return 0

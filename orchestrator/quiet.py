@@ -54,7 +54,7 @@ class QuietObserver(Protocol):
     def measured(self, record: StageRecord, remaining_s: float) -> None:
         """One more is on disk."""
 
-    def draining(self) -> None:
+    def draining(self, urgent: bool) -> None:
         """What runs is finished; nothing more is begun."""
 
 
@@ -149,11 +149,12 @@ class QuietPass:
         # Cells first: they are what a person knows of a network that several rows share.
         self._trials = {trial.path[-1]: trial.id for trial in reversed(plan.trials)}
 
-    def drain(self) -> None:
-        """Begin no further observation."""
+    def drain(self, *, urgent: bool = False) -> None:
+        """Begin no further observation; one takes seconds and is finished, however `urgent` it is."""
+        del urgent
         if not self.draining:
             self.draining = True
-            self._observer.draining()
+            self._observer.draining(urgent=False)
 
     def run(self) -> None:
         """Take what is missing; what has no network to be timed is left out.

@@ -24,9 +24,10 @@ from orchestrator.shards import Shard, runner_of
 from orchestrator.spec.leaves import optional_paths
 from orchestrator.spec.load import shipped_studies
 from orchestrator.spec.model import Constraint, StudySpec
+from orchestrator.spec.quantities import show_bytes
 from orchestrator.sweep import Summary
 from orchestrator.trials import Row
-from orchestrator.words import LEFT_OUT, brief
+from orchestrator.words import LEFT_OUT, brief, signature
 from trainables.export.facts import Facts
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
     part = f" shard {shard}" if shard else ""
     say(terminal, f"{spec.study}{part} {state} in {duration(summary.wall_s)}: {work}")
     failed = _failures(terminal, df[df["trial_id"].isin({trial.id for trial in summary.plan.trials})])
+    if summary.stopped_by:
+        tell(terminal, f"Ended early (--stop-after-same-error): {summary.stopped_by}", style="red")
     if shard:
         done = int(df["status"].notna().sum())
         say(terminal, f"Of all shards, {done:,} of {plural(len(df), 'trial')} are done; what follows is of these.")
@@ -249,8 +252,10 @@ def trial_report(terminal: Console, layout: Layout, found: Sequence[Row]) -> Non
     if isinstance(row.get("error"), str):
         tell(terminal, row["error"])
     keys = [value for name, value in row.items() if name.startswith("stage_keys.") and isinstance(value, str)]
-    records = replay(layout.ledger).records
+    replayed = replay(layout.ledger)
+    records = replayed.records
     _stages(terminal, layout, keys, records)
+    _attempts(terminal, [attempt for key in keys for attempt in replayed.attempts.get(key, ())])
     _latencies(terminal, keys, records)
 
 
@@ -342,7 +347,9 @@ def merge_report(terminal: Console, found: Merged, results: Path) -> None:
 def _failures(terminal: Console, df: "pd.DataFrame") -> int:
     """Trials that did not get through, grouped by their error; returns how many failed."""
     bad = df[df["status"].isin(["failed", "infeasible"])]
-    for (status, error), rows in bad.groupby(["status", bad["error"].map(brief)]):
+    for (status, _), rows in bad.groupby([bad["status"], bad["error"].map(signature)]):
+        kinds = ", ".join(sorted(rows["failure"].dropna().unique()))
+        status, error = f"{status} ({kinds})" if kinds else status, brief(rows["error"].iloc[0])
         trials = ", ".join(rows["trial_id"].head(3)) + (", ..." if len(rows) > 3 else "")
         tell(terminal, f"{len(rows)} {status}: {error}")
         say(terminal, f"  {trials}; see: orchestrator show {rows['trial_id'].iloc[0]}")
@@ -381,6 +388,14 @@ def _stages(terminal: Console, layout: Layout, keys: Sequence[str], records: Map
     for key in keys:
         if layout.artifacts.has(key):
             say(terminal, f"{records[key].kind if key in records else 'output'}: {layout.artifacts.path(key)}")
+
+
+def _attempts(terminal: Console, attempts: Sequence[StageRecord]) -> None:
+    """Attempts at the trial's stages that failed and were followed by others."""
+    for one in attempts:
+        given = f" with {show_bytes(one.memory_limit)}" if one.memory_limit and one.failure == "oom" else ""
+        what = f"{one.kind}, attempt {one.attempt} of run {one.run}{given}: {one.failure}"
+        tell(terminal, f"{what}: {brief(one.error or 'no reason was kept')}")
 
 
 def _latencies(terminal: Console, keys: Sequence[str], records: Mapping[str, StageRecord]) -> None:

@@ -17,6 +17,8 @@ from orchestrator.ledger import StageRecord
 from orchestrator.locks import Holder
 from orchestrator.plan import Plan
 from orchestrator.runner.base import Missing
+from orchestrator.spec.quantities import show_bytes
+from orchestrator.spec.resources import Demand
 from orchestrator.words import brief, harmless
 from trainables.keys import Stage
 
@@ -147,17 +149,33 @@ class SweepScreen:
         if self._live is None and time.monotonic() - self._printed >= PLAIN_EVERY_S:
             self._print_plain()
 
-    def lost(self, stages: Sequence[str], reason: str) -> None:
-        """A worker died while it held these stages."""
+    def retried(self, record: StageRecord, demand: Demand) -> None:
+        """An attempt failed; the stage is handed out again."""
+        self._running.pop(record.key, None)
+        reason = brief(record.error or "no reason was kept")
+        more = f" with {show_bytes(demand.memory)}" if record.failure == "oom" and demand.memory else ""
+        more += f" with {duration(demand.timeout_s)}" if record.failure == "timeout" and demand.timeout_s else ""
+        stage = f"stage {record.kind} {record.key[:12]} (seed {record.seed})"
+        self.warned(f"{stage} {record.failure}: {reason}; it is handed out again{more}")
+
+    def handed_back(self, stages: Sequence[str]) -> None:
+        """These stages go back untouched."""
         for key in stages:
             self._running.pop(key, None)
-        last = reason.strip().splitlines()[-1]  # of a traceback
-        self.warned(f"a worker was lost with {plural(len(stages), 'stage')} ({last}); they are handed out again")
 
-    def draining(self) -> None:
+    def stopping(self, reason: str) -> None:
+        """The sweep ends early of itself."""
+        self.warned(reason)
+
+    def draining(self, urgent: bool) -> None:
         """No further work is handed out."""
         self._draining = True
-        self._say("stopping: what runs is finished and kept; another Ctrl-C stops at once")
+        what = (
+            "what runs stops at the end of its epoch and leaves a checkpoint"
+            if urgent
+            else "what runs is finished and kept"
+        )
+        self._say(f"stopping: {what}; another Ctrl-C stops at once")
 
     def _say(self, text: str) -> None:
         tell(self._console, text)

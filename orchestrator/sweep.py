@@ -19,7 +19,8 @@ from orchestrator.observations import missing as missing_observations
 from orchestrator.plan import Plan, Planner
 from orchestrator.quiet import QuietObserver, QuietPass, check_possible
 from orchestrator.rungs import with_stops
-from orchestrator.runner.base import Driver, Missing, Observer, Runner, draining_on_signals, missing, run_missing
+from orchestrator.runner.base import Driver, Missing, Observer, Runner, missing, run_missing
+from orchestrator.runner.draining import draining_on_signals
 from orchestrator.runner.task import Workplace
 from orchestrator.shards import Shard, check_alone, check_parted, lock_name
 from orchestrator.spec.cells import data_configs
@@ -53,13 +54,15 @@ class Options:
     latency: bool = True
     optuna_journal: Path | None = None
     shard: Shard | None = None
+    stop_after_same: int | None = None
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """How a sweep ended; `ran` and `cached` count stages, `measured` latencies; `wall_s` in seconds.
 
-    `plan` is that of the `shard`, where there is one.
+    `plan` is that of the `shard`, where there is one. `stopped_by` says why it ended early of itself.
     """
 
     plan: Plan
@@ -70,6 +73,7 @@ class Summary:
     wall_s: float
     measured: int = 0
     shard: Shard | None = None
+    stopped_by: str | None = None
 
 
 class SweepObserver(Observer, QuietObserver, Protocol):
@@ -123,7 +127,7 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     if options.shard and not plan.trials:
         return Summary(plan, {}, 0, 0, interrupted=False, wall_s=time.monotonic() - started, shard=options.shard)
     observations = missing_observations(plan, records, here()) if options.latency else []
-    todo = missing(plan, records, layout, outputs_needed(observations))
+    todo = missing(plan, records, layout, outputs_needed(observations), retry_failed=options.retry_failed)
     # Whatever is refused is refused before the study's folder is touched.
     check_possible(observations, options.cores)
     if todo.stages or growth:
@@ -137,7 +141,10 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     for warning in (*elsewhere, *_remade(todo, plan), *_leaving_rows(layout.study(plan.spec.study), whole)):
         observer.warned(warning)
     _save_study(layout.study(plan.spec.study), plan)
-    driver = Driver(plan, layout, records, writer, observer, outputs_needed(observations), growth, tables)
+    driver = Driver(
+        plan, layout, records, writer, observer, outputs_needed(observations), growth, tables,
+        stop_after_same=options.stop_after_same, retry_failed=options.retry_failed,
+    )  # fmt: skip
     to_run = bool(todo.stages) or (growth is not None and not growth.exhausted)
     unfinished = to_run and _train(driver, todo, options, run, observer)
     ran = sum(record.run == run for record in driver.records.values())
@@ -149,7 +156,10 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
         _export(growth, planner.spec, options.optuna_journal)
     interrupted = unfinished or quiet.draining or (driver.draining and bool(observations))
     wall_s = time.monotonic() - started
-    return Summary(driver.plan, quiet.records, ran, len(todo.done), interrupted, wall_s, quiet.taken, options.shard)
+    return Summary(
+        driver.plan, quiet.records, ran, len(todo.done), interrupted, wall_s, quiet.taken, options.shard,
+        driver.stopped_by,
+    )  # fmt: skip
 
 
 def growth_of(planner: Planner, replayed: Replay, note: "Note") -> "Growth | None":
@@ -207,18 +217,15 @@ def _measure(quiet: QuietPass, options: Options, tables: Tables) -> None:
 def _runner(plan: Plan, options: Options, run: str) -> Runner:
     resources, layout = plan.spec.resources, options.layout
     place = Workplace(
-        layout.artifacts.root, layout.drain(run), options.data_root, resources.worker.cpus, run, options.code_folder
+        layout.artifacts.root, layout.drain(run), options.data_root, run, layout.notes(run), options.code_folder
     )
     if options.runner == "serial":
         from orchestrator.runner.serial import SerialRunner
 
         return SerialRunner(place)
-    from orchestrator.runner.environment import quiet_ray
-
-    quiet_ray()
     from orchestrator.runner.tune import TuneRunner
 
-    return TuneRunner(place, resources.worker.cpus, resources.worker.gpus, options.cores, options.address)
+    return TuneRunner(place, resources.demands, options.cores, options.address)
 
 
 def _check_resources(demands: Iterable[Demand], options: Options) -> None:

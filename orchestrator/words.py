@@ -1,5 +1,6 @@
 """Words that screens, reports and warnings share: an error in a line, and why a trial could not be compared."""
 
+import re
 from collections.abc import Mapping
 
 LONGEST = 600
@@ -11,6 +12,9 @@ LEFT_OUT: Mapping[str, str] = {
     "gap": "of a seed after one that did not run",
 }
 """The reasons of `comparison.Compared.left_out`."""
+
+_PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\w.~-]*/)+[\w.~-]*")
+_NUMBER = re.compile(r"\b0x[0-9a-fA-F]+\b|\b[0-9a-f]{8,}\b|[-+]?\b\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?\b")
 
 
 def brief(error: str, longest: int = LONGEST) -> str:
@@ -31,6 +35,11 @@ def brief(error: str, longest: int = LONGEST) -> str:
 def _cut(text: str) -> str:
     """Without the word that may be torn at its end."""
     return text.rpartition(" ")[0] or text
+
+
+def signature(error: str) -> str:
+    """An error without what differs from one time to the next: its numbers, keys and paths."""
+    return _NUMBER.sub("#", _PATH.sub("PATH", brief(error)))
 
 
 _CONTROLS = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))

@@ -141,7 +141,7 @@ def test_only_one_file_imports_tune_and_only_one_reads_yaml() -> None:
             if within_any(imported(path), library):
                 found.add(module)
     assert users["ray"] == {
-        "orchestrator.runner.tune", "orchestrator.runner.forest", "orchestrator.cluster.ray_job",
+        "orchestrator.runner.ray_host", "orchestrator.runner.forest", "orchestrator.cluster.ray_job",
     }  # fmt: skip
     assert users["ray.tune"] == {"orchestrator.runner.forest"}
     assert users["ruamel"] == {"orchestrator.spec.yaml_nodes", "orchestrator.cluster.manifest"}  # the second writes
@@ -157,6 +157,7 @@ def test_only_the_screens_print_and_only_the_commands_exit() -> None:
         "orchestrator.screen",
         "orchestrator.reports",
         "orchestrator.answers",
+        "orchestrator.loggers.follow",
         "trainables.__main__",
     }
     for module, path in modules():

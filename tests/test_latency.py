@@ -315,7 +315,7 @@ class Watcher:
         assert remaining_s >= 0
         self.records.append(record)
 
-    def draining(self) -> None:
+    def draining(self, urgent: bool) -> None:
         self.drained = True
 
 

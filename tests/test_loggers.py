@@ -229,7 +229,7 @@ def test_a_tool_that_is_not_installed_is_one_line_of_advice(
     monkeypatch.setattr(sys, "meta_path", [Absent(entry.needs), *sys.meta_path])
     assert main(["log", str(study), "--to", name, "--out", str(tmp_path / "x")]) == 2
     told = capsys.readouterr().err
-    assert told == f"{entry.needs} is not installed; --to {name} needs it: pip install {entry.install}\n"
+    assert told == f"{entry.needs} is not installed; the logger {name} needs it: pip install {entry.install}\n"
 
 
 class Absent:

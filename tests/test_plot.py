@@ -106,6 +106,24 @@ def test_the_line_goes_through_the_members_of_the_front(pfr: pd.DataFrame, x: st
     assert lengths == pytest.approx(sorted(200 * wanted["accuracy_std"]))
 
 
+def test_means_of_a_single_seed_are_marked_where_others_have_several(pfr: pd.DataFrame) -> None:
+    assert "of one seed" not in [text.get_text() for text in front_of(pfr).legends[0].get_texts()]
+    best = pfr.pareto.front(["accuracy", "compression"], over="seed").iloc[0]
+    alone = (pfr["compress.pfr"] == best["compress.pfr"]) & (pfr["role"] == "cell")
+    for name in ("model.name", "model.width"):
+        alone &= pfr[name] == best[name]
+    thinned = pfr.loc[~alone | (pfr["seed"] == 0)]
+    assert len(thinned) == len(pfr) - 2
+    figure = front_of(thinned)
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"front, mean ± s.d. of 1\N{EN DASH}3 seeds", "of one seed"} <= set(told)
+    (dots,) = (one for one in figure.axes[0].collections if one.get_zorder() == 5.5)
+    expected = thinned.pareto.front(["accuracy", "compression"], over="seed").query("n_seeds == 1")
+    assert np.asarray(dots.get_offsets()) == pytest.approx(
+        np.column_stack([expected["compression"], 100 * expected["accuracy"]])
+    )
+
+
 @pytest.mark.parametrize("table", sorted(REFERENCE.glob("*.parquet")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("width", [85.0, 180.0])
 def test_words_of_a_front_cover_nothing_and_are_not_cut_off(table: Path, width: float) -> None:

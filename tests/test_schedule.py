@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.estimate import Estimator
+from orchestrator.failures import RETRIES
 from orchestrator.ledger import StageRecord
-from orchestrator.runner.schedule import MAX_ATTEMPTS, TASK_S, Schedule
+from orchestrator.runner.retries import Retries
+from orchestrator.runner.schedule import TASK_S, Schedule
 from orchestrator.runner.task import Task
+from orchestrator.spec.resources import Demand, Resources, Retry
 from trainables.config import DataConfig, ModelConfig, StqConfig, TrainConfig, TrialConfig
 from trainables.keys import PathFinder, Stage
 
@@ -123,17 +126,17 @@ def test_a_failure_at_the_root_closes_a_chain_longer_than_python_may_recurse() -
     assert schedule.open_seconds == pytest.approx(0, abs=1e-6)
 
 
-def test_what_a_dead_worker_held_is_handed_out_again_and_fails_when_it_happens_too_often() -> None:
-    stages = forest(1, [0.4])
-    schedule = Schedule(stages, {}, Estimator(), 1)
-    exhausted: list[str] = []
-    for attempt in range(1, MAX_ATTEMPTS + 1):
+def test_what_a_dead_worker_held_is_handed_out_again_as_long_as_the_study_allows() -> None:
+    stages, retries = forest(1, [0.4]), Retries()
+    schedule = Schedule(stages, {}, Estimator(), 1, retries)
+    for attempt in range(1, 1 + RETRIES["lost"]):
         task = schedule.take()
         assert task is not None
         assert task.attempts == {stages[0].key: attempt}
-        exhausted = schedule.give_back([stages[0].key])
-    assert exhausted == [stages[0].key]
-    assert schedule.take() is None
+        assert retries.again(stages[0], "lost")
+        schedule.resume(stages[0].key)
+    assert schedule.take() is not None
+    assert not retries.again(stages[0], "lost")
 
 
 def test_a_worker_that_dies_between_parent_and_child_leaves_the_child_ready() -> None:
@@ -145,7 +148,7 @@ def test_a_worker_that_dies_between_parent_and_child_leaves_the_child_ready() ->
     assert task is not None
     compress, evaluate = task.stages
     schedule.finish(record(compress))
-    assert schedule.give_back([evaluate.key]) == []
+    schedule.give_back([evaluate.key])
     again = schedule.take()
     assert again is not None
     assert again.stages == (evaluate,)
@@ -156,22 +159,44 @@ def test_a_stage_that_kills_its_worker_takes_no_other_with_it() -> None:
     stages = forest(1, [0.01 * n for n in range(1, 31)])
     roots = {stages[0].key: record(stages[0])}
     rest = [stage for stage in stages if stage.parent is not None]
-    schedule = Schedule(rest, roots, Estimator(), 2)
-    deadly = rest[0].key
-    exhausted: list[str] = []
+    retries = Retries()
+    schedule = Schedule(rest, roots, Estimator(), 2, retries)
+    deadly = rest[0]
+    attempts = 0
     done: set[str] = set()
     while (task := schedule.take()) is not None:
         keys = [stage.key for stage in task.stages]
-        if deadly in keys:
-            exhausted += schedule.give_back(keys)
+        if deadly.key in keys:
+            attempts += 1
+            assert attempts == 1 or keys[0] == deadly.key
+            schedule.give_back([key for key in keys if key != deadly.key])
+            if retries.again(deadly, "lost"):
+                schedule.resume(deadly.key)
+            else:
+                schedule.finish(record(deadly, "failed"))
             continue
         for stage in task.stages:
             done.add(stage.key)
             schedule.finish(record(stage))
-    assert exhausted == [deadly]
-    assert schedule.attempts(deadly) == MAX_ATTEMPTS
-    below = {stage.key for stage in rest if stage.parent == deadly}
-    assert done == {stage.key for stage in rest} - {deadly} - below
+    assert attempts == 1 + RETRIES["lost"]
+    below = {stage.key for stage in rest if stage.parent == deadly.key}
+    assert done == {stage.key for stage in rest} - {deadly.key} - below
+    assert schedule.finished
+
+
+def test_a_task_holds_only_stages_that_are_given_the_same() -> None:
+    own = Resources(Demand(cpus=1), {"evaluate": Demand(cpus=1, memory=2**30)})
+    stages = forest(2, [0.1, 0.2])
+    schedule = Schedule(stages, {}, Estimator(), 1, Retries(Retry(), own))
+    kinds: list[set[str]] = []
+    while (task := schedule.take()) is not None:
+        kinds.append({stage.kind for stage in task.stages})
+        assert len({task.demands[stage.key].place for stage in task.stages}) == 1
+        for stage in task.stages:
+            schedule.finish(record(stage))
+    assert schedule.finished
+    assert {"evaluate"} in kinds
+    assert not any("evaluate" in some and len(some) > 1 for some in kinds)
 
 
 def test_what_is_left_is_reckoned_at_the_pace_of_its_own_kind() -> None:

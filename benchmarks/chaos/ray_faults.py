@@ -13,7 +13,7 @@ from benchmarks.chaos.studies import Study, pfr_study
 from benchmarks.chaos.tally import Tally
 from orchestrator.cli import EXIT_RESUMABLE
 
-AT_WORK = "ray::ImplicitFunc.train"
+AT_WORK = "ray::StageWorker.train"
 """What Ray calls a worker that holds a task."""
 
 NO_START = "Ray did not start"

@@ -176,6 +176,8 @@ def _draw_means(figure: "Figure", axes: "Axes", content: Content) -> list[tuple[
         )
         # A sample with the colour of one of its points would say too much.
         found.append((handle if colours is None else _open_mark(MARKERS[i]), words))
+    single = content.of_one_seed(shown)
+    axes.scatter(xs[single], ys[single], c="white", marker="o", s=4, linewidths=0, zorder=5.5)
     return found
 
 
@@ -225,8 +227,9 @@ def _colours(figure: "Figure", axes: "Axes", rows: pd.DataFrame, column: str | N
 def _draw_legend(figure: "Figure", content: Content, marks: Sequence[tuple[Any, str]], *, has_baselines: bool) -> None:
     from matplotlib.lines import Line2D
 
-    seeds = int(content.settings["n_seeds"].max())
-    joined = f"front, mean ± s.d. of {seeds} seeds" if seeds > 1 else "front"
+    low, high = int(content.settings["n_seeds"].min()), int(content.settings["n_seeds"].max())
+    seeds = str(high) if low == high else f"{low}\N{EN DASH}{high}"
+    joined = f"front, mean ± s.d. of {seeds} seeds" if high > 1 else "front"
     alone = not (content.asked.mark or content.asked.colour)
     on_front: dict[str, Any] = {"marker": "o", "markerfacecolor": COLOURS[0]} if alone else {}
     entries: list[tuple[Any, str]] = [
@@ -235,6 +238,9 @@ def _draw_legend(figure: "Figure", content: Content, marks: Sequence[tuple[Any, 
     ]
     if has_baselines:
         entries.append((_open_mark("D"), "baseline"))
+    if content.of_one_seed(content.shown).any():
+        ring: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": COLOURS[0], "markeredgewidth": 1.4}
+        entries.append((Line2D([], [], linestyle="", marker="o", markersize=4, **ring), "of one seed"))
     entries += [(handle, words) for handle, words in marks if words]
     figure.legend(
         [handle for handle, _ in entries], [words for _, words in entries], loc="outside upper left",

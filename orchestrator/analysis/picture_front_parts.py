@@ -98,6 +98,11 @@ class Content:
         """The means that are drawn: the members; with marks or colours asked for, all."""
         return self.settings if self.asked.mark or self.asked.colour else self.members
 
+    def of_one_seed(self, rows: pd.DataFrame) -> Mask:
+        """Which means stand on a single seed while others have several, shape (rows,)."""
+        several = self.settings["n_seeds"].max() > 1
+        return (rows["n_seeds"] == 1).to_numpy(dtype=np.bool_) & bool(several)
+
     def at(self, rows: pd.DataFrame) -> tuple[Floats, Floats]:
         """Where rows are drawn, shapes (rows,)."""
         return self.x(numbers(rows, self.asked.x.column)), self.y(numbers(rows, self.asked.y.column))

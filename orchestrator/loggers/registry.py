@@ -1,6 +1,7 @@
 """The loggers by name. A tool is imported when its logger is opened, and no earlier."""
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,22 @@ LOGGERS: Mapping[str, Entry] = {
 }  # fmt: skip
 
 
+def check_installed(name: str) -> None:
+    """Nothing where the logger `name` can be opened; nothing is imported.
+
+    Raises:
+        RunError: what it needs is not installed.
+
+    """
+    if importlib.util.find_spec(LOGGERS[name].needs) is None:
+        raise _absent(name)
+
+
+def _absent(name: str) -> RunError:
+    entry = LOGGERS[name]
+    return RunError(f"{entry.needs} is not installed; the logger {name} needs it: pip install {entry.install}")
+
+
 def open_logger(name: str, study: str, out: Path) -> Logger:
     """The logger `name`, which writes the runs of a study below the folder `out`.
 
@@ -50,7 +67,7 @@ def open_logger(name: str, study: str, out: Path) -> Logger:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != entry.needs:
             raise
-        raise RunError(f"{entry.needs} is not installed; --to {name} needs it: pip install {entry.install}") from error
+        raise _absent(name) from error
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from orchestrator.analysis.settings import varied_leaves
 from orchestrator.analysis.tables import COLUMNS, HISTORY_COLUMNS
 from orchestrator.loggers.base import Logger, Run, Step, Value
+from orchestrator.loggers.registry import open_logger
 from orchestrator.names import plain
 from orchestrator.report.source import Source
 
@@ -40,10 +42,29 @@ class Logged:
         return ", ".join(parts)
 
 
-def log_runs(source: Source, logger: Logger) -> Logged:
+def hand_over(source: Source, tool: str, out: Path, *, renew: bool = True) -> Logged:
+    """Write the ended trials of every study in a table where a tool finds them; see `log_runs`.
+
+    Raises:
+        RunError: the tool is not installed.
+        StoreError: `out` cannot be written.
+
+    """
+    total = Logged(0, 0, 0, 0)
+    for study, rows in source.trials.groupby("study", sort=False):
+        logger = open_logger(tool, str(study), out)
+        try:
+            total += log_runs(replace(source, trials=rows), logger, renew=renew)
+        finally:
+            logger.close()
+    return total
+
+
+def log_runs(source: Source, logger: Logger, *, renew: bool = True) -> Logged:
     """Write every ended trial of a study that the logger does not have yet, or has in an earlier state.
 
-    A trial changes after its end where a baseline or a latency comes later; its run is then replaced.
+    A trial changes after its end where a baseline or a latency comes later; its run is then replaced, or left as it is
+    if `renew` is false.
 
     Raises:
         StoreError: the logger cannot write.
@@ -52,7 +73,7 @@ def log_runs(source: Source, logger: Logger) -> Logged:
     known = logger.written()
     new = renewed = there = 0
     for run in runs_of(source):
-        if known.get(run.trial_id) == run.digest:
+        if known.get(run.trial_id) == run.digest or (run.trial_id in known and not renew):
             there += 1
             continue
         logger.write(run)

@@ -1,24 +1,25 @@
 """The one driver of a run, whatever executes it: what is missing, what is committed, when to stop."""
 
-import signal
-import threading
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from orchestrator.errors import RunError, StoreError
+from orchestrator.errors import InterruptedRunError, StoreError
 from orchestrator.estimate import Estimator
 from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, StageRecord, Stop
 from orchestrator.plan import Plan
 from orchestrator.rungs import RungKeeper, stopped
+from orchestrator.runner.retries import Retries, is_settled
+from orchestrator.runner.same_errors import SameErrors
 from orchestrator.runner.schedule import Schedule
-from orchestrator.runner.task import Task
+from orchestrator.runner.task import Death, Task
+from orchestrator.runner.task import urgent as urgent_file
+from orchestrator.spec.resources import Demand
 from orchestrator.table_writer import Tables, TableWriter
 from trainables.keys import Stage
 
@@ -37,11 +38,20 @@ class Observer(Protocol):
     def finished(self, records: Sequence[StageRecord], left_out: Sequence[str], remaining_s: float) -> None:
         """These stages are on disk; others below a failed one are left out; so many seconds may be left."""
 
-    def lost(self, stages: Sequence[str], reason: str) -> None:
-        """A worker died while it held these stages."""
+    def retried(self, record: StageRecord, demand: Demand) -> None:
+        """An attempt failed; the stage is handed out again, and given so much then."""
 
-    def draining(self) -> None:
-        """No further work is handed out; what runs is finished."""
+    def handed_back(self, stages: Sequence[str]) -> None:
+        """These stages had not begun when their worker was lost; they are handed out again."""
+
+    def warned(self, message: str) -> None:
+        """Something is odd but does not stop the run."""
+
+    def stopping(self, reason: str) -> None:
+        """The sweep ends early for this reason; what runs is finished."""
+
+    def draining(self, urgent: bool) -> None:
+        """No further work is handed out; what runs is finished, or where it is `urgent` stops at its epoch's end."""
 
     def grown(self, plan: Plan, todo: "Missing") -> None:
         """A search added trials; so much of the whole plan is to run now."""
@@ -67,13 +77,28 @@ class Missing:
     remade: tuple[str, ...] = ()
 
 
-def missing(plan: Plan, records: Mapping[str, StageRecord], layout: Layout, outputs: Iterable[str] = ()) -> Missing:
+def missing(
+    plan: Plan,
+    records: Mapping[str, StageRecord],
+    layout: Layout,
+    outputs: Iterable[str] = (),
+    *,
+    given_up: Collection[str] = (),
+    retry_failed: bool = False,
+) -> Missing:
     """Set difference of the plan and the ledger.
 
     A finished stage whose output is gone or damaged runs again where something below it still has to run, and where it
-    is one of those whose `outputs` are needed for something else.
+    is one of those whose `outputs` are needed for something else. A stage that failed runs again where what the study
+    gives it now may mend that, but for those `given_up`; with `retry_failed` also where it has no more than before.
     """
-    done = {key: records[key] for key in plan.stages if key in records and records[key].settled}
+    resources, rules = plan.spec.resources, plan.spec.retry
+
+    def is_done(record: StageRecord) -> bool:
+        settled = record.settled if retry_failed else is_settled(record, resources, rules)
+        return settled or record.key in given_up
+
+    done = {key: records[key] for key in plan.stages if key in records and is_done(records[key])}
     for stage in plan.stages.values():
         parent = done.get(stage.parent or "")
         if parent is not None and parent.status != "complete":
@@ -112,11 +137,18 @@ class Driver:
         outputs: Iterable[str] = (),
         growth: "Growth | None" = None,
         tables: Tables | None = None,
+        *,
+        stop_after_same: int | None = None,
+        retry_failed: bool = False,
     ) -> None:
         self.records = dict(records)
         self.draining = False
+        self.stopped_by: str | None = None
+        self.retries = Retries(plan.spec.retry, plan.spec.resources)
         self._layout = layout
         self._outputs = frozenset(outputs)
+        self._urgent = False
+        self._committed = 0
         self._drain = layout.drain(writer.run)
         self._writer = writer
         self._observer = observer
@@ -124,16 +156,28 @@ class Driver:
         self._schedule: Schedule | None = None
         self._tables = tables or TableWriter(layout, plan.spec.study)
         self._growth = growth
+        self._same = SameErrors(stop_after_same)
+        self._given_up: set[str] = set()
+        self._retry_failed = retry_failed
         self._held_by: dict[str, int] = {}
         rungs = plan.spec.search.rungs
         self._rungs = RungKeeper(rungs) if rungs else None
         self._know(plan)
+        for record in records.values():
+            self.retries.needs.learn(record)
 
-    def begin(self, workers: int) -> None:
-        """Lay out what is to run, for so many tasks at once."""
-        todo = missing(self.plan, self.records, self._layout, self._outputs)
-        self._workers = workers
-        self._schedule = Schedule(todo.stages, todo.done, Estimator(self.records.values()), workers)
+    def begin(self, workers: int, most_memory: int | None = None) -> None:
+        """Lay out what is to run, for so many tasks at once; `most_memory` are the bytes of the largest machine."""
+        todo = self._todo()
+        self._workers, self.retries.most_memory = workers, most_memory
+        estimator = Estimator(self.records.values())
+        self._schedule = Schedule(todo.stages, todo.done, estimator, workers, self.retries)
+
+    def _todo(self) -> Missing:
+        return missing(
+            self.plan, self.records, self._layout, self._outputs,
+            given_up=self._given_up, retry_failed=self._retry_failed,
+        )  # fmt: skip
 
     @property
     def schedule(self) -> Schedule:
@@ -142,6 +186,16 @@ class Driver:
             msg = "the driver has not begun"
             raise RuntimeError(msg)
         return self._schedule
+
+    @property
+    def progress(self) -> int:
+        """How many records, of attempts too, were committed."""
+        return self._committed
+
+    @property
+    def finished_or_drained(self) -> bool:
+        """Whether a runner has nothing to do; one that has not begun has."""
+        return self.draining or (self._schedule is not None and self.finished)
 
     @property
     def finished(self) -> bool:
@@ -163,7 +217,7 @@ class Driver:
         """What is ready, else what the plan grows by; a trial that is cached whole lets it grow again."""
         task = self.schedule.take()
         while task is None and self._growth is not None and self._grown(self._growth):
-            todo = missing(self.plan, self.records, self._layout, self._outputs)
+            todo = self._todo()
             self.schedule.add(todo.stages, todo.done)
             self._observer.grown(self.plan, todo)
             task = self.schedule.take()
@@ -181,7 +235,7 @@ class Driver:
             self._rungs.know(plan)
 
     def commit(self, records: Sequence[StageRecord]) -> None:
-        """Make finished stages durable; only then they count as done.
+        """Make finished stages durable; only then they count as done. A failed one may be handed out again.
 
         Raises:
             StoreError: the ledger or the tables cannot be written, or a worker could not store an output.
@@ -190,21 +244,50 @@ class Driver:
         fresh = [record for record in records if record.key in self.schedule.open]
         if not fresh:
             return
-        final = [record for record in fresh if record.status != "paused"]
-        self._writer.commit(final)
-        fresh = [*final, *self._at_rungs([record for record in fresh if record.status == "paused"])]
+        self._committed += len(fresh)
+        over = self._without_retried([record for record in fresh if record.status != "paused"])
+        self._writer.commit(over)
+        over += self._at_rungs([record for record in fresh if record.status == "paused"])
         left_out: list[str] = []
-        for record in fresh:
-            self.records[record.key] = record
+        for record in over:
+            self._learn(record)
             left_out += self.schedule.finish(record)
             if record.settled and record.status != "stopped":
                 self._layout.checkpoints.drop(record.key)
-        self._observer.finished(fresh, left_out, self.schedule.open_seconds / self._workers)
+        self._observer.finished(over, left_out, self.schedule.open_seconds / self._workers)
         self._tables.refresh(self.plan, self.records)
-        for record in fresh:
+        for record in over:
             # Nothing that is trained from here on could be kept.
             if record.failure == "storage":
                 raise StoreError(record.error or "the store cannot be written")
+
+    def _learn(self, record: StageRecord) -> None:
+        self.records[record.key] = record
+        self.retries.needs.learn(record)
+        if record.status == "failed":
+            self._given_up.add(record.key)
+            if (reason := self._same.seen(record)) and self.stopped_by is None:
+                self.stopped_by = reason
+                self._observer.stopping(reason)
+                self.drain()
+
+    def _without_retried(self, records: Sequence[StageRecord]) -> list[StageRecord]:
+        """Those of the records that stand; the stages of the others are ready again, and the attempt is noted."""
+        over: list[StageRecord] = []
+        again: list[tuple[StageRecord, Demand]] = []
+        for found in records:
+            stage = self.schedule.stage(found.key)
+            record = msgspec.structs.replace(found, earlier=self.retries.earlier(found.key))
+            gave_way = self.draining and record.failure == "preempted"
+            if record.failure and record.status == "failed" and (gave_way or self.retries.again(stage, record.failure)):
+                again.append((record, self.retries.demand(stage)))
+            else:
+                over.append(record)
+        self._writer.attempted([record for record, _ in again])
+        for record, demand in again:
+            self.schedule.resume(record.key)
+            self._observer.retried(record, demand)
+        return over
 
     def _at_rungs(self, paused: Sequence[StageRecord]) -> list[StageRecord]:
         """Those of the paused stages that the study stops; the others go on."""
@@ -218,89 +301,89 @@ class Driver:
         self._writer.note([Stop(self.plan.spec.search_name, msgspec.structs.asdict(record)) for record in over])
         return over
 
-    def lost(self, task: Task, reason: str) -> None:
-        """A worker died: its unfinished stages go back, or fail when that happened too often."""
+    def lost(self, task: Task, death: Death) -> None:
+        """A worker died: the stage that it had begun failed, and what it had not begun goes back untouched."""
+        unfinished = self._unfinished(task)
+        if not unfinished:
+            return
+        begun, *others = unfinished
+        self.schedule.give_back(others)
+        if others:
+            self._observer.handed_back(others)
+        self.commit([self._lost_record(task, begun, death)])
+
+    def hand_back(self, task: Task) -> None:
+        """A worker was lost through no doing of its task, all of which goes back untouched."""
+        if unfinished := self._unfinished(task):
+            self.schedule.give_back(unfinished)
+            self._observer.handed_back(unfinished)
+
+    def _unfinished(self, task: Task) -> list[str]:
         # A stage that paused may be with another worker by now.
         own = [stage.key for stage in task.stages if self._held_by.get(stage.key) == id(task)]
-        unfinished = [key for key in own if key in self.schedule.running]
-        if not unfinished or self.draining:
-            return
-        self._observer.lost(unfinished, reason)
-        exhausted = self.schedule.give_back(unfinished)
-        self.commit([self._lost_record(key, reason) for key in exhausted])
+        return [key for key in own if key in self.schedule.running]
 
-    def drain(self) -> None:
-        """Hand out no further work, and begin no further stage of what was handed out."""
-        if not self.draining:
-            self.draining = True
+    def warn(self, message: str) -> None:
+        """Tell the person who watches."""
+        self._observer.warned(message)
+
+    def drain(self, *, urgent: bool = False) -> None:
+        """Hand out no further work, and begin no further stage of what was handed out.
+
+        Where it is `urgent` the stages that run leave a checkpoint at the end of their epoch, and stop there.
+        """
+        fresh = not self.draining or (urgent and not self._urgent)
+        self.draining, self._urgent = True, self._urgent or urgent
+        if not fresh:
+            return
+        for file in (self._drain, urgent_file(self._drain))[: 1 + urgent]:
             # Where the file cannot be written, the workers still are handed nothing more.
             with suppress(OSError):
-                self._drain.parent.mkdir(parents=True, exist_ok=True)
-                self._drain.touch()
-            self._observer.draining()
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+        self._observer.draining(urgent)
 
     def close(self) -> None:
         """Close the ledger and write the tables as they stand."""
-        # One that stays disturbs nobody: it bears the name of this run.
-        with suppress(OSError):
-            self._drain.unlink(missing_ok=True)
+        for file in (self._drain, urgent_file(self._drain)):
+            # One that stays disturbs nobody: it bears the name of this run.
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
         self._writer.close()
         self._tables.write(self.plan, self.records)
 
-    def _lost_record(self, key: str, reason: str) -> StageRecord:
-        stage, now = self.schedule.stage(key), round(time.time(), 3)
+    def _lost_record(self, task: Task, key: str, death: Death) -> StageRecord:
+        stage, now, demand = self.schedule.stage(key), round(time.time(), 3), task.demands[key]
+        attempt = self.retries.attempt(key)
         return StageRecord(
-            key=key, kind=stage.kind, parent=stage.parent, seed=stage.seed, status="failed", failure="lost",
-            error=f"the worker died {self.schedule.attempts(key)} times while it held this stage: {reason}",
+            key=key, kind=stage.kind, parent=stage.parent, seed=stage.seed, status="failed", failure=death.failure,
+            error=f"attempt {attempt}: the worker was lost while it held this stage: {death.reason}",
             busy_s=0.0, started_at=now, finished_at=now, config=stage.own_config(), device=stage.device,
-            run=self._writer.run,
+            run=self._writer.run, attempt=attempt, memory_limit=demand.memory, timeout_s=demand.timeout_s,
         )  # fmt: skip
 
 
-class Drainable(Protocol):
-    """What ends early on a signal."""
-
-    draining: bool
-
-    def drain(self) -> None:
-        """Finish what runs and begin nothing more."""
-        ...
-
-
-@contextmanager
-def draining_on_signals(driver: Drainable) -> Generator[None]:
-    """First Ctrl-C or SIGTERM drains; a second Ctrl-C stops at once (KeyboardInterrupt).
-
-    Off the main thread, where Python knows no signals, it does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def drain(number: int, _: FrameType | None) -> None:
-        if number == signal.SIGINT and driver.draining:
-            raise KeyboardInterrupt
-        driver.drain()
-
-    before = {number: signal.signal(number, drain) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run_missing(driver: Driver, runner: Runner) -> None:
-    """Run what is missing; where the runner itself breaks, rebuild it from what is still missing."""
-    for rebuild in range(REBUILDS):
+    """Run what is missing; where the runner itself breaks, rebuild it from what is still missing.
+
+    Raises:
+        InterruptedRunError: it broke again and again without a stage that got any further.
+
+    """
+    fruitless, broken = 0, "it ended with stages left"
+    while not driver.finished_or_drained and fruitless < REBUILDS:
+        before = driver.progress
         try:
             runner.run(driver)
         except RunnerBrokenError as error:
-            if driver.draining or rebuild + 1 == REBUILDS:
-                raise RunError(f"the runner broke {rebuild + 1} times, last with: {error}") from error
-            continue
-        if driver.finished or driver.draining:
-            return
+            broken = str(error)
+            driver.warn(f"the runner broke and is started again ({broken})")
+        fruitless = 1 if driver.progress > before else fruitless + 1
+    if not driver.finished_or_drained:
+        raise InterruptedRunError(
+            f"the runner broke {fruitless} times in a row, last with: {broken}. What is finished is kept; the same "
+            "command goes on from there, and --runner serial needs no Ray."
+        )
 
 
 class RunnerBrokenError(Exception):

@@ -3,39 +3,39 @@
 Tune's own memory, loggers and prints are off: the ledger remembers.
 """
 
+import json
 import logging
 import os
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
-from orchestrator.errors import StoreError
 from orchestrator.ledger import StageRecord
-from orchestrator.runner.base import Driver, RunnerBrokenError
+from orchestrator.runner.limits import Limits, asked_back_by_signals
+from orchestrator.runner.messages import Alive, Ended, Over, Reported, Take
+from orchestrator.runner.ray_host import bundle
 from orchestrator.runner.task import Task, Workplace
 
 if TYPE_CHECKING:
     from trainables.stages.datasets import Datasets
 
+ALIVE_EVERY_S = 2.0
 
-def fit(driver: Driver, place: Workplace, resources: Mapping[str, float], workers: int, folder: Path) -> None:
-    """Run until nothing is left or the driver drains; Tune's own files go to `folder`.
 
-    Raises:
-        RunnerBrokenError: Tune itself failed; what was committed stays.
-        StoreError: a record could not be committed.
-
-    """
+def fit(wire: Connection, place: Workplace, workers: int, folder: Path) -> None:
+    """Run until the driver has nothing left; Tune's own files go to `folder`."""
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # or the workers would be started one after the other
-    searcher = ForestSearcher(driver, tasks=workers + 1)
+    searcher = ForestSearcher(wire, place, tasks=workers + 1)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(run_task, place=place), dict(resources)),
+        StageWorker,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
@@ -43,37 +43,88 @@ def fit(driver: Driver, place: Workplace, resources: Mapping[str, float], worker
             trial_name_creator=str,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
-        run_config=tune.RunConfig(name="sweep", storage_path=str(folder), verbose=0),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[_Pulse(wire)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # stages have checkpoints of their own
+        ),
     )
     try:
         tuner.fit()
     except _AllDone:
         return
-    except Exception as error:
-        if searcher.fault is None:
-            raise RunnerBrokenError(f"{type(error).__name__}: {error}") from error
-    if searcher.fault is not None:
-        raise searcher.fault
 
 
 class _AllDone(BaseException):
     """Leaves Tune's loop: it would wait two more seconds for actors that end with Ray anyway."""
 
 
-def run_task(config: dict[str, Any], place: Workplace) -> None:
-    """Tune's trainable: execute one task and report its records as they come."""
+class _Pulse(tune.Callback):
+    """Tells the driver now and then that Tune's loop still turns."""
 
-    def report(records: Sequence[StageRecord]) -> None:
-        tune.report({"records": list(records)})
+    def __init__(self, wire: Connection) -> None:
+        self._wire = wire
+        self._told_at = 0.0
 
-    try:
-        # The tensor library is loaded in the worker alone: the driver stays small and starts sooner.
-        from orchestrator.runner.work import execute
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
-        execute(config["task"], place, _datasets(place.data_root), report)
-    except Exception:
-        # raised, it would reach the searcher as a trial that failed, without a word of why
-        tune.report({"records": [], "fault": traceback.format_exc()})
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune's loop has turned once more."""
+        del iteration, trials, info
+        if time.monotonic() - self._told_at >= ALIVE_EVERY_S:
+            self._told_at = time.monotonic()
+            self._wire.send(Alive())
+
+
+class StageWorker(tune.Trainable):
+    """Tune's trainable: executes one task after the other, in the main thread, where signals and limits reach it."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What the worker of a task must have; a worker is used again for tasks that ask for the same."""
+        task: Task = config["task"]
+        return tune.PlacementGroupFactory([bundle(task.demand)])
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin with a first task."""
+        self._place: Workplace = config["place"]
+        self._limits = Limits(guarded=True)
+        self._begin(config["task"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin with another task; a process that is asked back takes none, and goes."""
+        task: Task = new_config["task"]
+        if self._limits.preempted:
+            said = {"failure": "preempted", "reason": "its machine was asked back", "at": time.time()}
+            self._place.notes.mkdir(parents=True, exist_ok=True)
+            self._place.note(task.name).write_text(json.dumps(said))
+            os._exit(1)
+        self._begin(task)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The next records of the task."""
+        try:
+            with asked_back_by_signals(self._limits):
+                records = next(self._records, None)
+        except Exception:
+            # raised, it would reach the searcher as a trial that failed, without a word of why
+            return {"records": [], "fault": traceback.format_exc(), "done": True}
+        return {"records": list(records or ()), "done": records is None}
+
+    def _begin(self, task: Task) -> None:
+        if task.demand.device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows all GPUs to those who asked for none
+        self._records = self._carried_out(task)
+
+    def _carried_out(self, task: Task) -> Iterator[Sequence[StageRecord]]:
+        # The tensor library is loaded in the worker alone: the host stays small and starts sooner.
+        from orchestrator.runner.work import carried_out
+
+        yield from carried_out(task, self._place, _datasets(self._place.data_root), self._limits)
 
 
 @cache
@@ -85,14 +136,14 @@ def _datasets(root: Path) -> "Datasets":
 
 
 class ForestSearcher(Searcher):
-    """Hands out tasks of a driver as Tune trials; nothing is suggested, everything is looked up."""
+    """Hands out the driver's tasks as Tune trials; nothing is suggested, everything is looked up."""
 
-    def __init__(self, driver: Driver, tasks: int) -> None:
+    def __init__(self, wire: Connection, place: Workplace, tasks: int) -> None:
         super().__init__(metric="records", mode="max")
+        self._place = place
         self._most = tasks
-        self.fault: StoreError | None = None
-        self._driver = driver
-        self._tasks: dict[str, Task] = {}
+        self._wire = wire
+        self._tasks: dict[str, str] = {}
         self._faults: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,29 +155,34 @@ class ForestSearcher(Searcher):
 
         One task waits for the next free worker; more would be taken before it is known what is best next.
         """
-        if self.fault or self._driver.draining or self._driver.finished:
-            return Searcher.FINISHED
-        task = self._driver.take() if len(self._tasks) < self._most else None
-        if task is None:
+        if len(self._tasks) >= self._most:
             return None
-        self._tasks[trial_id] = task
-        return {"task": task}
+        self._wire.send(Take())
+        answer = self._wire.recv()
+        if isinstance(answer, Over):
+            return Searcher.FINISHED
+        if not isinstance(answer, Task):
+            return None
+        self._tasks[trial_id] = answer.name
+        return {"task": answer, "place": self._place}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Commit the records of a report."""
+        """Hand on the records of a report."""
         if "fault" in result:
             self._faults[trial_id] = str(result["fault"])
-        self._commit(result)
+        if records := result.get("records"):
+            self._wire.send(Reported(records))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Commit what came with the end, and give back what a dead worker left."""
+        """Hand on what came with the end, and say what a dead worker left."""
         task = self._tasks.pop(trial_id, None)
         if result:
-            self._commit(result)
-        if task is not None and self.fault is None:
-            why = "its process was killed or crashed" if error else "it ended without a record"
-            self._driver.lost(task, self._faults.pop(trial_id, why))
-        if self.fault is None and self._driver.finished:
+            self.on_trial_result(trial_id, result)
+        if task is None:
+            return
+        fault = self._faults.pop(trial_id, "its process was killed or crashed" if error else None)
+        self._wire.send(Ended(task, fault))
+        if isinstance(self._wire.recv(), Over):
             raise _AllDone
 
     def save(self, checkpoint_path: str) -> None:
@@ -134,12 +190,3 @@ class ForestSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
-
-    def _commit(self, result: dict[str, Any]) -> None:
-        # Tune logs what a searcher raises and goes on; a ledger that cannot be written must end the run.
-        if self.fault is not None:
-            return
-        try:
-            self._driver.commit(result.get("records", ()))
-        except StoreError as error:
-            self.fault = error

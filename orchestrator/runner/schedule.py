@@ -6,30 +6,35 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from orchestrator.estimate import Estimator, workload
 from orchestrator.ledger import StageRecord
+from orchestrator.runner.retries import Retries
 from orchestrator.runner.task import Task
 from trainables.keys import Stage
 
 TASK_S = 2.0
 """Seconds of estimated work in a task: long against the cost of a hand-out, short against a wait for the last one."""
 
-MAX_ATTEMPTS = 3
-
 
 class Schedule:
     """The state of one run over the stages that are to run, parents before children.
 
-    `done` holds the records of parents that will not run. The longest remaining path goes first.
+    `done` holds the records of parents that will not run. The longest remaining path goes first. `retries` says what a
+    stage is given, and which have failed before.
     """
 
     def __init__(
-        self, stages: Sequence[Stage], done: Mapping[str, StageRecord], estimator: Estimator, workers: int
+        self,
+        stages: Sequence[Stage],
+        done: Mapping[str, StageRecord],
+        estimator: Estimator,
+        workers: int,
+        retries: Retries | None = None,
     ) -> None:
+        self._retries = retries or Retries()
         self._workers = max(1, workers)
         self._estimator = estimator
         self._stages: dict[str, Stage] = {}
         self._children: defaultdict[str, list[Stage]] = defaultdict(list)
         self._sha256: dict[str, str | None] = {}
-        self._attempts: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
         self._remaining: dict[str, float] = {}
         self._open: set[str] = set()
@@ -47,7 +52,6 @@ class Schedule:
         for stage in fresh:
             self._seconds[stage.key] = self._estimator.estimate(stage).seconds
             self._pace.expect(stage, self._seconds[stage.key])
-            self._attempts.setdefault(stage.key, 0)
             self._order.setdefault(stage.key, len(self._order))
             self._stages[stage.key] = stage
             self._open.add(stage.key)
@@ -81,23 +85,25 @@ class Schedule:
     def take(self) -> Task | None:
         """The next task, or None while all that is left waits for running parents.
 
-        What a dead worker had begun goes alone with its leaves: should it kill again, it takes nothing with it.
+        What has failed before goes alone with its leaves: should it kill its worker again, it takes nothing with it.
+        The stages of a task are given the same.
         """
         budget = min(TASK_S / self._pace.overall(), self._ready_seconds / (2 * self._workers))
         taken: list[Stage] = []
         seconds = 0.0
         while self._ready and (not taken or self._fits(self._ready[0][2], budget - seconds)):
+            if taken and not self._alike(taken[0], self._stages[self._ready[0][2]]):
+                break
             stage = self._pop()
             batch = [stage, *self._short_leaves(stage)]
-            if self._attempts[stage.key]:
+            if self._retries.earlier(stage.key):
                 return self._task(batch)
             taken += batch
             seconds += sum(self._seconds[item.key] for item in batch)
         return self._task(taken) if taken else None
 
     def resume(self, key: str) -> None:
-        """A stage that paused goes on: it is ready again, and that it was handed out was no attempt."""
-        self._attempts[key] -= 1
+        """A stage that paused, or is tried again, is ready again; what was to follow it in its task waits for it."""
         self._running.discard(key)
         self._running -= {child.key for child in self._children[key]}
         self._push(key)
@@ -116,42 +122,26 @@ class Schedule:
                 self._push(child.key)
         return []
 
-    def give_back(self, keys: Iterable[str]) -> list[str]:
-        """Put back the stages of a lost task, in its order; returns the one, if any, that was tried too often.
-
-        Only the first of them that is unfinished had begun; for the others it was no attempt.
-        """
-        exhausted: list[str] = []
-        for position, key in enumerate([key for key in keys if key in self._running]):
+    def give_back(self, keys: Iterable[str]) -> None:
+        """Put back stages of a lost task, in its order."""
+        for key in [key for key in keys if key in self._running]:
             self._running.discard(key)
-            self._attempts[key] -= position > 0
-            parent = self._stages[key].parent
-            if parent in self._open:
-                continue
-            if self._attempts[key] >= MAX_ATTEMPTS:
-                exhausted.append(key)
-            else:
+            if self._stages[key].parent not in self._open:
                 self._push(key)
-        return exhausted
 
     def stage(self, key: str) -> Stage:
         """The stage named `key`."""
         return self._stages[key]
 
-    def attempts(self, key: str) -> int:
-        """How often the stage was handed out."""
-        return self._attempts[key]
-
     def _task(self, stages: Sequence[Stage]) -> Task:
-        for stage in stages:
-            self._attempts[stage.key] += 1
-            self._running.add(stage.key)
+        self._running |= {stage.key for stage in stages}
         inside = {stage.key for stage in stages}
         outside = {stage.parent for stage in stages if stage.parent is not None and stage.parent not in inside}
         return Task(
             tuple(stages),
             {key: self._sha256.get(key) for key in outside},
-            {stage.key: self._attempts[stage.key] for stage in stages},
+            {stage.key: self._retries.attempt(stage.key) for stage in stages},
+            {stage.key: self._retries.demand(stage) for stage in stages},
         )
 
     def _short_leaves(self, stage: Stage) -> list[Stage]:
@@ -159,11 +149,18 @@ class Schedule:
         return [
             child
             for child in self._children[stage.key]
-            if not self._children[child.key] and self._seconds[child.key] <= TASK_S / 2 and child.key in self._open
+            if not self._children[child.key]
+            and self._seconds[child.key] <= TASK_S / 2
+            and child.key in self._open
+            and self._alike(stage, child)
         ]
 
+    def _alike(self, one: Stage, other: Stage) -> bool:
+        """Whether one worker has the place for both."""
+        return self._retries.demand(one).place == self._retries.demand(other).place
+
     def _fits(self, key: str, seconds: float) -> bool:
-        return not self._attempts[key] and self._seconds[key] <= seconds
+        return not self._retries.earlier(key) and self._seconds[key] <= seconds
 
     def _push(self, key: str) -> None:
         heapq.heappush(self._ready, (-self._remaining[key], self._order[key], key))

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.failures import Failure
+from orchestrator.spec.resources import Demand
 from trainables.keys import Stage
 
 
@@ -11,27 +13,63 @@ from trainables.keys import Stage
 class Task:
     """What a worker is handed: ready stages, and descendants that become ready inside the task.
 
-    `parent_sha256` holds the hash of each parent that is not itself in the task; `attempts` counts from 1. `rungs` are
-    the epochs at whose ends a stage may have to pause.
+    `parent_sha256` holds the hash of each parent that is not itself in the task; `attempts` counts from 1. `demands`
+    are what each stage is given; a worker that has the place for one of them has it for all. `rungs` are the epochs at
+    whose ends a stage may have to pause.
     """
 
     stages: tuple[Stage, ...]
     parent_sha256: Mapping[str, str | None]
     attempts: Mapping[str, int]
+    demands: Mapping[str, Demand]
     rungs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Names the task among those that are handed out."""
+        return self.stages[0].key
+
+    @property
+    def demand(self) -> Demand:
+        """What the worker must have."""
+        return self.demands[self.stages[0].key]
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker died, as far as anybody knows; `at` in seconds since 1970, where it was noted."""
+
+    failure: Failure
+    reason: str
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
     """Where a worker finds things and what it may use.
 
-    While the file `drain` exists, no further stage of a task is begun. `code_folder` is searched for a user's own
-    models, which stand in a task only where the plan was allowed to name them.
+    While the file `drain` exists, no further stage of a task is begun; while `drain_now` exists, those that run stop at
+    the end of their epoch. In the folder `notes` it is told how a worker died, by the name of its task. `code_folder`
+    is searched for a user's own models, which stand in a task only where the plan was allowed to name them.
     """
 
     artifacts: Path
     drain: Path
     data_root: Path
-    threads: int
     run: str
+    notes: Path
     code_folder: Path | None = None
+
+    @property
+    def drain_now(self) -> Path:
+        """The file of a drain that is in a hurry."""
+        return urgent(self.drain)
+
+    def note(self, task: str) -> Path:
+        """Where it is told how the worker of a task died."""
+        return self.notes / f"{task}.json"
+
+
+def urgent(drain: Path) -> Path:
+    """The file that stands beside `drain` while the drain is in a hurry."""
+    return drain.with_name(f"{drain.name}.now")

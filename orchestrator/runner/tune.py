@@ -1,111 +1,222 @@
-"""Ray Tune as the executor: Ray for the time of a run, local or joined."""
+"""Ray Tune as the executor. Ray lives in a process of its own: its cores end their process where they lose Ray."""
 
 import contextlib
-import importlib
-import logging
-import shutil
+import json
+import socket
+import subprocess
+import sys
 import tempfile
-import threading
-from collections.abc import Generator
-from pathlib import Path
+import time
+from collections.abc import Generator, Sequence
+from multiprocessing.connection import Connection, Pipe
+from typing import IO
 
-import ray
-from ray._private import ray_constants
+from orchestrator.errors import InterruptedRunError, RunError
+from orchestrator.runner.base import Driver, RunnerBrokenError
+from orchestrator.runner.messages import (
+    Alive,
+    Broken,
+    Ended,
+    Order,
+    Over,
+    Ready,
+    Refused,
+    Reported,
+    Take,
+    Wait,
+    Word,
+)
+from orchestrator.runner.task import Death, Task, Workplace
+from orchestrator.spec.resources import Demand
 
-from orchestrator.errors import RunError
-from orchestrator.runner.base import Driver, draining_on_signals
-from orchestrator.runner.task import Workplace
+START_S = 300.0
+"""Ray starts in seconds, on a machine that is busy with other work in minutes."""
 
-OBJECT_STORE_BYTES = 100 * 2**20  # tasks and records are small; artifacts go through the store
+SILENT_S = 150.0
+"""Tune's loop turns ten times a second; Ray itself gives up on a lost head after a minute."""
+
+END_S = 30.0
+LOOK_EVERY_S = 0.5
+NOTE_S = 1.0
+"""How long a note of a death may be on its way."""
+
+CONNECT_S = 10.0
+RECONNECT_S = 60.0
 
 
 class TuneRunner:
     """Runs tasks on Ray: a local one, started and stopped here, or a cluster at `address`."""
 
-    def __init__(self, place: Workplace, cpus: int, gpus: float, cores: int, address: str | None = None) -> None:
+    def __init__(self, place: Workplace, demands: Sequence[Demand], cores: int, address: str | None = None) -> None:
+        self._order = Order(place, tuple(demands), cores, address)
         self._place = place
-        self._resources = {"cpu": float(cpus), "gpu": gpus}
-        self._cores = cores
-        self._address = address
+        self._joined = False
 
     def run(self, driver: Driver) -> None:
-        """Run until nothing is left or the driver drains; see `forest.fit`.
+        """Run until nothing is left or the driver drains.
 
         Raises:
-            RunError: no cluster answers at the address.
+            RunError: Ray does not start, no cluster answers at the address, or none of its machines has what is asked.
+            InterruptedRunError: the cluster was there, and is gone.
+            RunnerBrokenError: Ray or Tune failed; what was committed stays.
 
         """
-        # Importing Tune takes as long as waiting for Ray's processes: both at once.
-        importing = threading.Thread(target=importlib.import_module, args=("orchestrator.runner.forest",))
-        importing.start()
-        with _ray(self._address, self._cores) as folder:
-            importing.join()
-            from orchestrator.runner.forest import fit
+        if self._joined and self._order.address:
+            self._await_cluster(self._order.address)
+        with _host(self._order) as host:
+            tasks: dict[str, Task] = {}
+            try:
+                self._serve(driver, host, tasks)
+            finally:
+                self._bury(driver, list(tasks.values()))
 
-            workers = self._workers()
-            driver.begin(workers)
-            # ray.init puts a SIGTERM handler of its own in place; the driver's must stand during the run.
-            with draining_on_signals(driver):
-                if not driver.draining:
-                    fit(driver, self._place, self._resources, workers, folder)
+    def _serve(self, driver: Driver, host: "_Host", tasks: dict[str, Task]) -> None:
+        """Answer the host until it is done; `tasks` are those that are with the workers."""
+        while True:
+            word = host.hear(SILENT_S if self._joined else START_S)
+            match word:
+                case Ready():
+                    self._joined = True
+                    driver.begin(sum(word.workers.values()), word.most_memory)
+                case Take():
+                    host.say(self._answer(driver, tasks))
+                case Reported():
+                    driver.commit(word.records)
+                case Ended():
+                    self._ended(driver, tasks.pop(word.task), word.fault)
+                    host.say(Over() if driver.finished else Wait())
+                case Refused():
+                    raise RunError(word.reason)
+                case Broken():
+                    raise RunnerBrokenError(word.reason)
+                case Over():
+                    tasks.clear()
+                    return
+                case Alive():
+                    pass
 
-    def _workers(self) -> int:
-        """How many tasks fit beside each other in the Ray that runs."""
-        have = ray.cluster_resources()
-        fits = (have.get(name.upper(), 0.0) / share for name, share in self._resources.items() if share)
-        return max(1, int(min(fits)))
+    @staticmethod
+    def _answer(driver: Driver, tasks: dict[str, Task]) -> Task | Wait | Over:
+        if driver.draining or driver.finished:
+            return Over()
+        task = driver.take()
+        if task is None:
+            return Wait()
+        tasks[task.name] = task
+        return task
 
-
-@contextlib.contextmanager
-def _ray(address: str | None, cores: int) -> Generator[Path]:
-    """Ray for the time of a run; Tune's own files go to a folder that is removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="orchestrator-tune-"))
-    try:
-        if address:
-            _join(address)
+    def _ended(self, driver: Driver, task: Task, fault: str | None) -> None:
+        """A worker that died leaves a note, or its guard does."""
+        if fault is not None:
+            driver.lost(task, self._noted(task, NOTE_S) or Death("lost", fault))
         else:
-            _start(cores)
-        yield folder
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+            driver.hand_back(task)  # what was not begun, as the worker was told to end or to drain
+        self._place.note(task.name).unlink(missing_ok=True)
+
+    def _bury(self, driver: Driver, tasks: Sequence[Task]) -> None:
+        """Ray is gone, and all workers with it: of some it was noted that they died of themselves."""
+        deaths = {task.name: self._noted(task, NOTE_S if task is tasks[0] else 0) for task in tasks}
+        for task in tasks:
+            death = deaths[task.name]
+            if death is not None and death.failure != "lost":
+                driver.lost(task, death)
+            else:
+                driver.hand_back(task)
+            self._place.note(task.name).unlink(missing_ok=True)
+
+    def _noted(self, task: Task, patience_s: float) -> Death | None:
+        """What was noted of the death of a task's worker."""
+        note, deadline = self._place.note(task.name), time.monotonic() + patience_s
+        while not note.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        try:
+            found = json.loads(note.read_text())
+            return Death(found["failure"], str(found["reason"]), float(found["at"]))
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _await_cluster(self, address: str) -> None:
+        """Wait for a cluster that was there and is not; its head may be on its way back."""
+        deadline = time.monotonic() + RECONNECT_S
+        while not _answers(address):
+            if time.monotonic() > deadline:
+                raise InterruptedRunError(
+                    f"--address {address}: the cluster does not answer any more. What is finished is kept: start the "
+                    "cluster again, or name another one, and give the same command."
+                )
+            time.sleep(1.0)
 
 
-def _start(cores: int) -> None:
+def _answers(address: str) -> bool:
+    if address == "auto":
+        return True
+    host, _, port = address.rpartition(":")
     try:
-        with _loopback_alone():
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-    except Exception as error:  # Ray raises no narrower one where its processes are too slow to start
-        raise RunError(
-            f"Ray did not start: {error} Nothing was run. A machine that is busy with other work may need a second "
-            "try; --runner serial needs no Ray."
-        ) from error
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+class _Host:
+    """The process that runs Ray, from the driver's side."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", wire: Connection, said: IO[bytes]) -> None:
+        self._process = process
+        self._wire = wire
+        self._said = said
+
+    def hear(self, patience_s: float) -> Word:
+        """The next word.
+
+        Raises:
+            RunnerBrokenError: the process is gone, or says nothing for so long.
+
+        """
+        deadline = time.monotonic() + patience_s
+        try:
+            while not self._wire.poll(LOOK_EVERY_S):
+                if time.monotonic() > deadline:
+                    raise RunnerBrokenError(f"Ray said nothing for {patience_s:g} s")
+            return self._wire.recv()
+        except (EOFError, OSError) as error:
+            raise RunnerBrokenError(f"Ray's process is gone{self._last_words()}") from error
+
+    def say(self, word: Task | Wait | Over) -> None:
+        """An answer; a host that is gone is noticed when it is next heard."""
+        with contextlib.suppress(OSError):
+            self._wire.send(word)
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        lines = [line for line in self._said.read().decode(errors="replace").splitlines() if "state-dump" not in line]
+        return f"; it last said: {lines[-1].strip()[:300]}" if lines else ""
 
 
 @contextlib.contextmanager
-def _loopback_alone() -> Generator[None]:
-    """Ray's servers, which run what anybody sends them, listen to this machine alone.
+def _host(order: Order) -> Generator[_Host]:
+    """The process for the time of a run; it ends with the wire. Ctrl-C does not reach it: that is for the driver."""
+    ours, theirs = Pipe()
+    with tempfile.TemporaryFile() as said, ours:
+        command = [sys.executable, "-m", "orchestrator.runner.ray_host", str(theirs.fileno())]
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            command, pass_fds=[theirs.fileno()], stdout=said, stderr=said, start_new_session=True
+        )
+        theirs.close()
+        ours.send(order)
+        ended = False
+        try:
+            yield _Host(process, ours, said)
+            ended = True
+        finally:
+            ours.close()
+            _await_end(process, END_S if ended else 0.0)
 
-    Ray gives a node the address by which others reach it, and listens everywhere, unless it is told that no others
-    can be; to ask for 127.0.0.1 has no effect.
-    """
-    told = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
+
+def _await_end(process: "subprocess.Popen[bytes]", patience_s: float) -> None:
+    """Let Ray be shut down in order, or kill the process; what it started dies with it."""
     try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = told
-
-
-def _join(address: str) -> None:
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise RunError(f"--address {address}: no Ray cluster answers there: {error}") from error
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -6,20 +6,25 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 
+import msgspec
 import torch
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.checkpoints import CheckpointStore, Keeper, checkpoints_beside
 from orchestrator.errors import StoreError
 from orchestrator.estimate import images_seen, workload
-from orchestrator.ledger import Failure, StageRecord, StageStatus
+from orchestrator.failures import Failure
+from orchestrator.ledger import StageRecord, StageStatus
+from orchestrator.runner.gpus import hold_to_share, measured_gpu
+from orchestrator.runner.limits import Held, Limits, StageStopped
 from orchestrator.runner.task import Task, Workplace
+from orchestrator.spec.resources import Demand
 from trainables.data.load import Dataset
 from trainables.errors import CheckpointError, DataError, DivergedError, InfeasibleError, TrialError
 from trainables.keys import Stage
@@ -34,18 +39,26 @@ REPORT_EVERY_S = 0.25
 Report = Callable[[Sequence[StageRecord]], None]
 
 
-def execute(task: Task, place: Workplace, datasets: Datasets, report: Report, *, reraise: bool = False) -> None:
-    """Run the stages of `task` in order and report a record for each that could be started.
+def execute(
+    task: Task, place: Workplace, datasets: Datasets, report: Report, limits: Limits, *, reraise: bool = False
+) -> None:
+    """Run the stages of `task` in order and report a record for each that could be started; see `carried_out`."""
+    for records in carried_out(task, place, datasets, limits, reraise=reraise):
+        if records:
+            report(records)
+
+
+def carried_out(
+    task: Task, place: Workplace, datasets: Datasets, limits: Limits, *, reraise: bool = False
+) -> Iterator[Sequence[StageRecord]]:
+    """The records of the stages of `task`, in order and a few at a time.
 
     A stage whose parent failed inside the task is left out: the driver knows what follows from that. With `reraise`
     a bug is raised where it happened instead of becoming a record.
     """
-    with importable(place.code_folder):
-        _execute(task, place, datasets, report, reraise)
-
-
-def _execute(task: Task, place: Workplace, datasets: Datasets, report: Report, reraise: bool) -> None:
-    reset_state(place.threads)
+    reset_state(task.demand.cpus)
+    if task.demand.packed:
+        hold_to_share(task.demand.gpus)
     store = ArtifactStore(place.artifacts)
     outputs: dict[str, tuple[bytes, str]] = {}
     waiting: list[StageRecord] = []
@@ -54,15 +67,17 @@ def _execute(task: Task, place: Workplace, datasets: Datasets, report: Report, r
         for stage in task.stages:
             if stage.parent and stage.parent not in outputs and stage.parent not in task.parent_sha256:
                 continue
-            if place.drain.exists():
+            if limits.preempted or place.drain.exists():
                 break
-            waiting.append(_Attempt(stage, task, place, reraise).run(store, datasets, outputs))
+            with importable(place.code_folder):
+                waiting.append(_Attempt(stage, task, place, reraise, limits).run(store, datasets, outputs))
             if time.monotonic() - reported_at >= REPORT_EVERY_S:
-                report(waiting)
+                yield waiting
                 waiting, reported_at = [], time.monotonic()
-    finally:
-        if waiting:
-            report(waiting)
+    except (Exception, KeyboardInterrupt):
+        yield waiting
+        raise
+    yield waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +86,48 @@ class _Attempt:
     task: Task
     place: Workplace
     reraise: bool
+    limits: Limits
 
     def run(self, store: ArtifactStore, datasets: Datasets, outputs: dict[str, tuple[bytes, str]]) -> StageRecord:
+        """The record of the attempt, with what it was given and what it held."""
+        demand = self.task.demands[self.stage.key]
+        with measured_gpu(self.stage.device) as gpu, self._holding(demand) as held:
+            record = self._run(store, datasets, outputs)
+        return msgspec.structs.replace(
+            record,
+            memory_limit=demand.memory,
+            timeout_s=demand.timeout_s,
+            peak_memory_bytes=held.peak,
+            grown_memory_bytes=held.grown,
+            peak_gpu_bytes=gpu.peak,
+            gpu_bytes=gpu.total,
+        )
+
+    def _holding(self, demand: Demand) -> AbstractContextManager[Held]:
+        return self.limits.holding(demand, self.place.note(self.task.name))
+
+    def _run(self, store: ArtifactStore, datasets: Datasets, outputs: dict[str, tuple[bytes, str]]) -> StageRecord:
         stage, started_at, clock = self.stage, time.time(), time.perf_counter()
         parent_sha256: str | None = None
+        keeper = Keeper(checkpoints_beside(store), stage.key, self.task.rungs.get(stage.key, ()), self._asked_back)
         try:
             parent, parent_sha256 = self._parent(store, outputs)
             data = datasets.of(stage.config.data, stage.seed)
             clock = time.perf_counter()
-            outcome = _run(stage, data, parent, checkpoints_beside(store), self.task.rungs.get(stage.key, ()))
+            outcome = _run(stage, data, parent, checkpoints_beside(store), keeper)
             if isinstance(outcome, Paused):
-                return self._paused(outcome, parent_sha256, started_at)
+                return self._paused(outcome, parent_sha256, started_at, keeper)
             busy_s = outcome.before_s + time.perf_counter() - clock
             sha256 = store.write(stage.key, outcome.artifact)
             outputs[stage.key] = outcome.artifact, sha256
-        except Exception as error:
+        except (Exception, StageStopped) as error:
             if self.reraise and _is_bug(error):
                 raise
             return self._failed(error, started_at, time.perf_counter() - clock, parent_sha256)
         return self._complete(outcome, sha256, parent_sha256, started_at, busy_s)
+
+    def _asked_back(self) -> bool:
+        return self.limits.preempted or self.place.drain_now.exists()
 
     def _parent(
         self, store: ArtifactStore, outputs: Mapping[str, tuple[bytes, str]]
@@ -118,11 +156,15 @@ class _Attempt:
             parent_sha256=parent_sha256,
         )
 
-    def _paused(self, outcome: Paused, parent_sha256: str | None, started_at: float) -> StageRecord:
+    def _paused(self, outcome: Paused, parent_sha256: str | None, started_at: float, keeper: Keeper) -> StageRecord:
+        if keeper.gave_way:
+            kept = f"{outcome.epoch} of {outcome.epochs} epochs are kept"
+            back = StageStopped("preempted", f"the machine was asked back; {kept}")
+            return self._failed(back, started_at, outcome.spent_s, parent_sha256)
         epoch = {**outcome.record, "epoch": float(outcome.epoch)}
         return self._record("paused", started_at, outcome.spent_s, history=(epoch,), parent_sha256=parent_sha256)
 
-    def _failed(self, error: Exception, started_at: float, busy_s: float, parent_sha256: str | None) -> StageRecord:
+    def _failed(self, error: BaseException, started_at: float, busy_s: float, parent_sha256: str | None) -> StageRecord:
         status: StageStatus = "infeasible" if isinstance(error, InfeasibleError) else "failed"
         failure = _failure(error)
         text = "".join(traceback.format_exception(error)) if _is_bug(error) else str(error)
@@ -162,10 +204,10 @@ class _Attempt:
 
 
 def _run(
-    stage: Stage, data: Dataset, parent: bytes | None, checkpoints: CheckpointStore, rungs: Sequence[int]
+    stage: Stage, data: Dataset, parent: bytes | None, checkpoints: CheckpointStore, keeper: Keeper
 ) -> Outcome | Paused:
-    """The stage from where an earlier attempt or run got to, or from its beginning; to a rung, or to its end."""
-    keeper, kept = Keeper(checkpoints, stage.key, rungs), checkpoints.read(stage.key)
+    """The stage from where an earlier attempt or run got to, or from its beginning; to a stop, or to its end."""
+    kept = checkpoints.read(stage.key)
     if kept is not None:
         with suppress(CheckpointError):
             return run_stage(stage, data, parent, resume=kept, after_epoch=keeper)
@@ -177,23 +219,28 @@ class LostParentError(Exception):
     """A parent's output vanished between the start of the run and its use."""
 
 
-def _is_bug(error: Exception) -> bool:
+def _is_bug(error: BaseException) -> bool:
     """Whether nobody foresaw the error, so that its traceback is worth keeping."""
     return _failure(error) == "bug" and not isinstance(error, TrialError)
 
 
-def _failure(error: Exception) -> Failure:
-    if isinstance(error, DivergedError):
-        return "diverged"
-    if isinstance(error, DataError):
-        return "data"
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+def _failure(error: BaseException) -> Failure:
+    if isinstance(error, StageStopped):
+        return error.failure
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or NO_MEMORY in str(error):
         return "oom"
-    if isinstance(error, LostParentError):
-        return "lost"
-    if isinstance(error, StoreError):
-        return "storage"
+    for kind, failure in _FAILURES.items():
+        if isinstance(error, kind):
+            return failure
     return "bug"
+
+
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch says, as a plain RuntimeError, where the CPU has no memory left."""
+
+_FAILURES: Mapping[type[Exception], Failure] = {
+    DivergedError: "diverged", DataError: "data", LostParentError: "lost", StoreError: "storage",
+}  # fmt: skip
 
 
 @cache

@@ -23,6 +23,11 @@ class Demand:
     timeout_s: float | None = None
     packed: bool = False
 
+    @property
+    def place(self) -> tuple[int, float, int | None, Device]:
+        """What a worker must have: processors, GPUs, memory and device class."""
+        return self.cpus, self.gpus, self.memory, self.device
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
