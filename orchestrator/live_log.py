@@ -10,8 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from orchestrator.errors import StoreError
-from orchestrator.loggers.registry import LOGGERS, check_installed
+from orchestrator.loggers.registry import LOGGERS, check_installed, check_writable
 
 DEFAULT = Path("logs")
 
@@ -50,10 +49,7 @@ class LiveLogs:
         """
         for one in targets:
             check_installed(one.tool)
-            try:
-                one.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(f"--log: {one.out}: cannot be written: {error.strerror}; name another") from error
+            check_writable(one.out)
         self._targets = targets
         self._table = table
         self._running: list[tuple[Target, subprocess.Popen[bytes], IO[bytes]]] = []

@@ -272,6 +272,10 @@ class _PlainConsole(Console):
         for part in super().render(renderable, options):
             yield part if part.control else part._replace(text=harmless(part.text))
 
+    def on_broken_pipe(self) -> None:
+        """Let the command end as it does wherever the reader of a pipe has left; rich would say that trials failed."""
+        raise BrokenPipeError
+
 
 def console() -> Console:
     """The terminal, or plain text where there is none; tables are never cut to 80 columns in a pipe."""

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -294,3 +296,10 @@ def test_a_front_of_one_point_still_says_which_setting_it_is(
     capsys.readouterr()
     assert run(command, monkeypatch, "pareto", "results/tiny", "--min", "packed_bytes", "--max", "accuracy") == 0
     assert "pfr" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_is_no_failed_trial(command: Command) -> None:
+    words = " ".join(map(shlex.quote, command.arguments("studies")))
+    shell = ["bash", "-c", f"{words} | true; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(shell, cwd=command.folder, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -248,7 +248,7 @@ def test_a_place_that_cannot_be_written_is_told(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert main(["log", str(study), "--to", "tensorboard", "--out", str(tmp_path / "file" / "x")]) == 2
-    assert "cannot be written: Not a directory; name another --out" in capsys.readouterr().err
+    assert "cannot be written: Not a directory; name another folder" in capsys.readouterr().err
     out = tmp_path / "ml"
     out.mkdir()
     (out / "mlflow.db").write_text("no database " * 100)

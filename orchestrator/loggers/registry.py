@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,20 @@ def _absent(name: str) -> RunError:
     return RunError(f"{entry.needs} is not installed; the logger {name} needs it: pip install {entry.install}")
 
 
+def check_writable(out: Path) -> None:
+    """Nothing where files can be made in a folder, which is made too; some tools would go on trying for minutes.
+
+    Raises:
+        StoreError: they cannot.
+
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise StoreError(f"{out}: cannot be written: {error.strerror}; name another folder") from error
+
+
 def open_logger(name: str, study: str, out: Path) -> Logger:
     """The logger `name`, which writes the runs of a study below the folder `out`.
 
@@ -68,9 +83,6 @@ def open_logger(name: str, study: str, out: Path) -> Logger:
         if (error.name or "").partition(".")[0] != entry.needs:
             raise
         raise _absent(name) from error
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{out}: cannot be written: {error.strerror}; name another --out") from error
+    check_writable(out)
     logger: Logger = getattr(importlib.import_module(entry.module), entry.name)(study, out.resolve())
     return logger
