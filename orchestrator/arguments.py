@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.places import named
+
 ArgumentGroup = Any  # nor to a group of arguments
 Subparsers = Any  # argparse gives its collection of subparsers no public name
 
@@ -50,7 +52,10 @@ def add_allow_code(parser: argparse.ArgumentParser, about: str) -> None:
 
 def add_results(parser: argparse.ArgumentParser) -> None:
     """Where results lie."""
-    parser.add_argument("--results", type=Path, default=Path("results"), help="results root (default: ./results)")
+    parser.add_argument(
+        "--results", type=named, default=Path("results"), metavar="ROOT",
+        help="results root: a folder, or a URI as s3://BUCKET/PREFIX (default: ./results)",
+    )  # fmt: skip
 
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:

@@ -4,10 +4,10 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.durable import Stored, publish, stored_files
 from orchestrator.errors import StoreError
+from orchestrator.storage.places import AnyPath
 
 KEY = re.compile(r"[0-9a-z]+")
 """What a stage's key looks like: no name of another kind is listed, dropped or written as one."""
@@ -17,9 +17,9 @@ KEY = re.compile(r"[0-9a-z]+")
 class ArtifactStore:
     """Files of bytes under `root`, one a stage; a name is either absent or whole."""
 
-    root: Path
+    root: AnyPath
 
-    def path(self, key: str) -> Path:
+    def path(self, key: str) -> AnyPath:
         """Where the output of the stage `key` lies, or would."""
         return self.root / key
 
@@ -73,7 +73,7 @@ class ArtifactStore:
             raise StoreError(f"{self.path(key)}: cannot be removed: {error.strerror}") from error
 
 
-def stored_keys(root: Path) -> Iterator[Stored]:
+def stored_keys(root: AnyPath) -> Iterator[Stored]:
     """The files of a store of stages.
 
     Raises:

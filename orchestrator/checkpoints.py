@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.artifacts import ArtifactStore, stored_keys
 from orchestrator.durable import Stored, publish
+from orchestrator.storage.places import AnyPath
 
 if TYPE_CHECKING:
     from trainables.stages import Progress
@@ -25,9 +25,9 @@ class CheckpointStore:
     that cannot be written to or read costs what it would have saved, and nothing else.
     """
 
-    root: Path
+    root: AnyPath
 
-    def path(self, key: str) -> Path:
+    def path(self, key: str) -> AnyPath:
         """Where the checkpoint of the stage `key` lies, or would."""
         return self.root / key
 

@@ -33,6 +33,8 @@ from orchestrator.merge_command import add_merge_command
 from orchestrator.plot_command import add_plot_command
 from orchestrator.report.command import add_report_commands
 from orchestrator.sql_command import add_sql_command
+from orchestrator.storage.places import named
+from orchestrator.storage.secrets import redacted
 from orchestrator.submit_command import add_submit_command
 from orchestrator.watch_command import add_watch_command
 from orchestrator.words import harmless
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except OrchestratorError as error:
-        sys.stderr.write(f"{harmless(str(error))}\n")
+        sys.stderr.write(f"{harmless(redacted(str(error)))}\n")
         return EXIT_RESUMABLE if isinstance(error, InterruptedRunError) else EXIT_USER_MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what was finished is kept, the same command goes on from there\n")
@@ -131,7 +133,7 @@ def _add_result_commands(commands: Subparsers) -> None:
     add_skip_damaged(show)
     add_results(show)
     pareto = command_parser(commands, "pareto", _pareto, "the Pareto front of a study")
-    pareto.add_argument("table", help="results/<study>, or a Parquet file")
+    pareto.add_argument("table", type=named, help="results/<study>, or a Parquet file")
     add_objectives(pareto)
     add_skip_damaged(pareto)
     add_over(pareto)

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,13 +14,14 @@ from orchestrator.errors import StoreError
 from orchestrator.ledger import StageRecord
 from orchestrator.observations import here, latency_row, observation_rows
 from orchestrator.plan import Plan, Trial, always_varied, without_effect
+from orchestrator.storage.places import AnyPath
 from trainables.config import TrialConfig
 
 Records = Mapping[str, StageRecord]
 Row = dict[str, Any]
 
 
-def write_tables(folder: Path, plan: Plan, records: Records) -> None:
+def write_tables(folder: AnyPath, plan: Plan, records: Records) -> None:
     """Replace `trials.parquet` and the tables beside it, each whole.
 
     Raises:
@@ -49,7 +49,7 @@ def trial_table(plan: Plan, records: Records) -> pa.Table:
     return _table(rows, tables.schema(types))
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def _write(path: AnyPath, table: pa.Table) -> None:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     publish(path, buffer.getvalue())

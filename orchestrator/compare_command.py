@@ -15,6 +15,7 @@ from orchestrator.arguments import (
     command_parser,
 )
 from orchestrator.errors import TableError
+from orchestrator.storage.places import AnyPath, named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +30,8 @@ def add_compare_command(commands: Subparsers) -> None:
     compare = command_parser(
         commands, "compare", _compare, "what is new on the front of B, and what fell off that of A"
     )
-    compare.add_argument("before", metavar="A", help="results/<study>, or a Parquet file")
-    compare.add_argument("after", metavar="B", help="the same, to compare with it")
+    compare.add_argument("before", type=named, metavar="A", help="results/<study>, or a Parquet file")
+    compare.add_argument("after", type=named, metavar="B", help="the same, to compare with it")
     add_objectives(compare, "the objectives of both studies, where they agree")
     add_over(compare)
     compare.add_argument("--select-on", choices=("val_accuracy",), help="choose on it in place of accuracy")
@@ -68,7 +69,7 @@ def _compare(options: argparse.Namespace) -> int:
         from orchestrator.answers import comparison_report
         from orchestrator.screen import console
 
-        comparison_report(console(), found, objectives, options.before, options.after)
+        comparison_report(console(), found, objectives, str(options.before), str(options.after))
     return 0
 
 
@@ -86,7 +87,7 @@ def _studied(before: "Study", after: "Study", paths: str) -> "tuple[Objective, .
     return usual
 
 
-def _loaded(path: str, *, skip_damaged: bool) -> "pd.DataFrame":
+def _loaded(path: AnyPath, *, skip_damaged: bool) -> "pd.DataFrame":
     from orchestrator.report.source import readable_trials
 
     df, left_out = readable_trials(path, skip_damaged=skip_damaged)

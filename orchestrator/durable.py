@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.storage.places import AnyPath
+from orchestrator.storage.remote import RemotePath
 from trainables.data.whole import write_whole
 
 
@@ -17,13 +19,16 @@ class Stored:
     modified_s: float
 
 
-def stored_files(folder: Path) -> Iterator[Stored]:
+def stored_files(folder: AnyPath) -> Iterator[Stored]:
     """The files in `folder`; none where it does not exist. One that is removed meanwhile is left out.
 
     Raises:
         OSError: the folder cannot be read.
 
     """
+    if isinstance(folder, RemotePath):
+        yield from (Stored(path.name, facts.st_size, facts.st_mtime) for path, facts in folder.files())
+        return
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -37,8 +42,11 @@ def stored_files(folder: Path) -> Iterator[Stored]:
         return
 
 
-def publish(path: Path, data: bytes) -> None:
+def publish(path: AnyPath, data: bytes) -> None:
     """Replace `path` by `data` so that a reader, or a machine that loses power, sees the old or the new file whole."""
+    if isinstance(path, RemotePath):
+        path.write_bytes(data)
+        return
     write_whole(path, [data])
     sync_folder(path.parent)
 

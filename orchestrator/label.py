@@ -28,6 +28,7 @@ from orchestrator.label_desk import (
 )
 from orchestrator.label_files import RESTART, Rounds, StoredRound, with_answers, write
 from orchestrator.locks import study_lock
+from orchestrator.storage.places import of_this_machine
 from trainables.data.labels import Row, read_labels
 from trainables.data.pictures import told_faults
 from trainables.errors import CodeError, InfeasibleError
@@ -132,7 +133,8 @@ def _alone(request: Request) -> Generator[None]:
 
 
 def _rounds(request: Request) -> Rounds:
-    return Rounds(request.layout.study(request.spec.study) / "_labelling")
+    folder = request.layout.study(request.spec.study)
+    return Rounds(of_this_machine(folder, "a person labels beside a results root on a disk") / "_labelling")
 
 
 def _standing(desk: Desk, stored: StoredRound, stop_after_s: float | None) -> Standing:

@@ -1,20 +1,23 @@
 """Where things lie under a results root."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.checkpoints import CheckpointStore, checkpoints_beside
+from orchestrator.storage.places import AnyPath
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Names below one results root; a leading underscore or dot hides a name from readers of data sets."""
+    """A results root, on this machine's disks or on another filesystem, and the names below it.
 
-    root: Path
+    A leading underscore or dot hides a name from readers of data sets.
+    """
+
+    root: AnyPath
 
     @property
-    def ledger(self) -> Path:
+    def ledger(self) -> AnyPath:
         """Folder of the ledgers, one file a run."""
         return self.root / ".store" / "ledger"
 
@@ -29,19 +32,19 @@ class Layout:
         return checkpoints_beside(self.artifacts)
 
     @property
-    def probes(self) -> Path:
+    def probes(self) -> AnyPath:
         """Answers of earlier precision probes: a store keeps to one answer, or its keys would drift."""
         return self.root / ".store" / "probes.json"
 
-    def drain(self, run: str) -> Path:
+    def drain(self, run: str) -> AnyPath:
         """File that exists while a run is being drained."""
         return self.root / ".store" / "drains" / run
 
-    def notes(self, run: str) -> Path:
+    def notes(self, run: str) -> AnyPath:
         """Folder in which the guards of a run's workers tell how one died."""
         return self.root / ".store" / "notes" / run
 
-    def lock(self, study: str) -> Path:
+    def lock(self, study: str) -> AnyPath:
         """File that a running sweep of the study holds locked."""
         return self.root / ".store" / "locks" / study
 
@@ -50,7 +53,7 @@ class Layout:
         folder = self.root / ".store" / "locks"
         return sorted(path.name for path in (*folder.glob(study), *folder.glob(f"{study}@*of*")))
 
-    def study(self, study: str) -> Path:
+    def study(self, study: str) -> AnyPath:
         """Folder of a study's tables."""
         return self.root / study
 

@@ -2,15 +2,21 @@
 
 Each driver run appends to a file of its own, `<root>/<run>.jsonl`: a header line, then one line a finished stage, one
 for each attempt that failed and was followed by another, and one for each question and answer of a search that learns.
-A line is eight hex digits of CRC-32, a space, and JSON; it is on disk before the stage is reported done.
+A line is eight hex digits of CRC-32, a space, and JSON; it is on disk before the stage is reported done: on this
+machine's, where the root is elsewhere (`orchestrator.spool`).
+
+The names of runs begin with a time that never goes back below one root, whatever the clock does: in the order of their
+names, and of the lines in each, is what happened.
 """
 
 import os
+import re
+import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from io import FileIO
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -31,6 +37,9 @@ from orchestrator.ledger_lines import (
     parsed,
     undamaged,
 )
+from orchestrator.spool import Spool, ledgers
+from orchestrator.storage.places import AnyPath
+from orchestrator.storage.remote import RemotePath
 
 LEDGER_VERSION = 1
 
@@ -144,9 +153,14 @@ _FORMS: Mapping[type[Event], Form] = {kind: form_of(kind, name) for kind, name i
 class LedgerWriter:
     """Appends the finished stages of one run; each `commit` is on disk when it returns."""
 
-    def __init__(self, root: Path, run: str) -> None:
+    def __init__(self, root: AnyPath, run: str) -> None:
         self.run = run
-        self.path = root / f"{run}.jsonl"
+        self._spool: Spool | None = None
+        if isinstance(root, RemotePath):
+            self._spool = Spool(root, run)
+            self.path = self._spool.file
+        else:
+            self.path = root / f"{run}.jsonl"
         self._file: FileIO | None = None
 
     def commit(self, records: Iterable[StageRecord]) -> None:
@@ -174,10 +188,19 @@ class LedgerWriter:
             _append(self._opened(), lines)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot append to the ledger: {error.strerror}") from error
+        if self._spool:
+            self._spool.appended(lines.count(b"\n"))
 
     def close(self) -> None:
-        """Close the file; a later commit opens it again."""
+        """Close the file; a later commit opens it again.
+
+        Raises:
+            StoreError: the root is elsewhere, and cannot be written.
+
+        """
         if self._file is not None:
+            if self._spool:
+                self._spool.close()
             self._file.close()
             self._file = None
 
@@ -186,6 +209,8 @@ class LedgerWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             fresh = not self.path.exists()
             self._file = FileIO(self.path, "a")
+            if self._spool:
+                self._spool.hold(self._file)
             if fresh:
                 _append(self._file, line({"ledger": LEDGER_VERSION}))
                 sync_folder(self.path.parent)
@@ -212,10 +237,11 @@ class Replay:
     attempts: Mapping[str, Sequence[StageRecord]] = field(default_factory=dict)
 
 
-def replay(root: Path) -> Replay:
+def replay(root: AnyPath) -> Replay:
     """Read every ledger under `root`; of the records of one stage a complete one stands, else a settled one.
 
-    Among equals the latest stands: its output is the one that was published last.
+    Among equals the latest stands: its output is the one that was published last. Which is the latest is known by the
+    order of the ledgers' names and lines, not by a clock.
     A torn last line (the run was killed while writing) is passed over in silence; damage elsewhere is a warning, and
     the stages on those lines count as not done.
 
@@ -227,8 +253,8 @@ def replay(root: Path) -> Replay:
     warnings: list[str] = []
     events: defaultdict[str, list[Event]] = defaultdict(list)
     attempts: defaultdict[str, list[StageRecord]] = defaultdict(list)
-    for path in sorted(root.glob("*.jsonl")):
-        for item in _contents(path, warnings):
+    for path, lines in _read(root):
+        for item in _contents(path, lines, warnings):
             if isinstance(item, Attempt):
                 attempts[item.record["key"]].append(StageRecord(**item.record))
                 continue
@@ -242,29 +268,55 @@ def replay(root: Path) -> Replay:
 
 
 def precedes(one: StageRecord, other: StageRecord) -> bool:
-    """Whether the first of two records of a stage stands, as `replay` has it."""
-    return _precedence(one) < _precedence(other)
+    """Whether the first of two records of a stage stands, as `replay` has it; of one run's it is the later one."""
+    ours, theirs = _precedence(one), _precedence(other)
+    return ours < theirs or (ours == theirs and one.run >= other.run)
 
 
-def _precedence(record: StageRecord) -> tuple[bool, bool, float, str]:
-    return record.status != "complete", not record.settled, -record.finished_at, record.run
+def new_run(root: AnyPath) -> str:
+    """A name for a run that begins now, behind those of all earlier ones.
 
+    Raises:
+        StoreError: the ledgers cannot be listed.
 
-def _contents(path: Path, warnings: list[str]) -> Iterator[StageRecord | Event | Attempt]:
+    """
+    now = f"{datetime.now(UTC):{_STAMP}}"
     try:
-        with path.open("rb") as lines:
-            for number, data in enumerate(lines, start=1):
-                text = undamaged(data.removesuffix(b"\n"))
-                content = None if text is None else _stage(text) or parsed(text)
-                if isinstance(content, StageRecord):
-                    yield content
-                elif content is not None:
-                    _refuse_foreign(content, path)
-                    yield from _items(content, f"{path}: line {number}")
-                elif data.endswith(b"\n") and data != b"\n":  # a last line without an end was torn by a kill
-                    warnings.append(f"{path}: line {number} is damaged; its stage counts as not done")
+        names = [path.name for path in root.glob("*.jsonl")]
     except OSError as error:
-        raise StoreError(f"{path}: cannot read the ledger: {error.strerror}") from error
+        raise StoreError(f"{root}: cannot list the ledgers: {error.strerror}") from error
+    last = max((found[0] for name in names if (found := _STAMPED.match(name))), default="")
+    if now <= last:  # the clock was set back, or is behind that of another machine
+        now = f"{datetime.strptime(last, _STAMP) + timedelta(microseconds=1):{_STAMP}}"
+    return f"{now}-{secrets.token_hex(4)}"
+
+
+_STAMP = "%Y%m%dT%H%M%S.%f"
+_STAMPED = re.compile(r"\d{8}T\d{6}\.\d{6}(?=-)")
+
+
+def _read(root: AnyPath) -> Iterator[tuple[AnyPath, Iterable[bytes]]]:
+    try:
+        yield from ledgers(root)
+    except OSError as error:
+        raise StoreError(f"{error.filename or root}: cannot read the ledger: {error.strerror}") from error
+
+
+def _precedence(record: StageRecord) -> tuple[bool, bool]:
+    return record.status != "complete", not record.settled
+
+
+def _contents(path: AnyPath, lines: Iterable[bytes], warnings: list[str]) -> Iterator[StageRecord | Event | Attempt]:
+    for number, data in enumerate(lines, start=1):
+        text = undamaged(data.removesuffix(b"\n"))
+        content = None if text is None else _stage(text) or parsed(text)
+        if isinstance(content, StageRecord):
+            yield content
+        elif content is not None:
+            _refuse_foreign(content, path)
+            yield from _items(content, f"{path}: line {number}")
+        elif data.endswith(b"\n") and data != b"\n":  # a last line without an end was torn by a kill
+            warnings.append(f"{path}: line {number} is damaged; its stage counts as not done")
 
 
 def _stage(text: memoryview) -> StageRecord | None:
@@ -289,7 +341,7 @@ def _items(content: Mapping[str, Any], place: str) -> Iterator[StageRecord | Eve
             yield kind(**found)
 
 
-def _refuse_foreign(content: dict[str, Any], path: Path) -> None:
+def _refuse_foreign(content: dict[str, Any], path: AnyPath) -> None:
     version = content.get("ledger", LEDGER_VERSION)
     if version != LEDGER_VERSION:
         raise StoreError(

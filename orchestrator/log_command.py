@@ -6,12 +6,13 @@ from pathlib import Path
 
 from orchestrator.arguments import Subparsers, add_skip_damaged, command_parser
 from orchestrator.loggers.registry import LOGGERS
+from orchestrator.storage.places import named
 
 
 def add_log_command(commands: Subparsers) -> None:
     """The command `log`."""
     log = command_parser(commands, "log", _log, "hand a study's trials to MLflow, Weights & Biases or TensorBoard")
-    log.add_argument("table", metavar="RESULTS", help="results/<study>, or a Parquet file")
+    log.add_argument("table", type=named, metavar="RESULTS", help="results/<study>, or a Parquet file")
     log.add_argument("--to", required=True, choices=tuple(LOGGERS), help="the tool that is to have the runs")
     log.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder in which it keeps them")
     add_skip_damaged(log)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.arguments import Subparsers, add_skip_damaged, command_parser
 from orchestrator.errors import TableError
+from orchestrator.storage.places import named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ _BESIDE: Mapping[str, tuple[str, ...]] = {
 def add_plot_command(commands: Subparsers) -> None:
     """The command `plot`."""
     plot = command_parser(commands, "plot", _plot, "draw a study as a picture for a paper")
-    plot.add_argument("table", metavar="RESULTS", help="results/<study>, or a Parquet file")
+    plot.add_argument("table", type=named, metavar="RESULTS", help="results/<study>, or a Parquet file")
     plot.add_argument(
         "--kind", required=True, choices=tuple(_PICTURES),
         help="front of two objectives; learning or training curves; heat map of two axes; where the time went",

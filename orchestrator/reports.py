@@ -25,6 +25,7 @@ from orchestrator.spec.leaves import optional_paths
 from orchestrator.spec.load import shipped_studies
 from orchestrator.spec.model import Constraint, StudySpec
 from orchestrator.spec.quantities import show_bytes
+from orchestrator.storage.places import AnyPath
 from orchestrator.sweep import Summary
 from orchestrator.trials import Row
 from orchestrator.words import LEFT_OUT, brief, signature
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 ROWS_SHOWN = 20
 
 
-def sweep_ended(terminal: Console, summary: Summary, results: Path) -> int:
+def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
     """Say how a sweep ended and show its front; returns how many trials failed."""
     from orchestrator.analysis.load import load
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -18,6 +17,8 @@ import pyarrow.parquet as pq
 from orchestrator.analysis import parts, tables
 from orchestrator.analysis.tables import CONFIG_SECTIONS, suggestion
 from orchestrator.errors import TableError
+from orchestrator.storage.places import AnyPath, opened
+from orchestrator.storage.remote import RemotePath
 
 FILES: Mapping[str, str] = {
     "trials": "trials.parquet",
@@ -41,7 +42,7 @@ class Part:
     """One file of a table; `study` is the folder's name."""
 
     study: str
-    path: Path
+    path: AnyPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Sources:
     warnings: Sequence[str] = ()
 
 
-def sources(root: Path, study: str | None = None, *, skip_damaged: bool = False) -> Sources:
+def sources(root: AnyPath, study: str | None = None, *, skip_damaged: bool = False) -> Sources:
     """The tables of all studies of a results root, or of one.
 
     Args:
@@ -80,7 +81,7 @@ def sources(root: Path, study: str | None = None, *, skip_damaged: bool = False)
     return Sources(left, warnings)
 
 
-def _folders(root: Path, study: str | None) -> dict[str, Path]:
+def _folders(root: AnyPath, study: str | None) -> dict[str, AnyPath]:
     """The folders of studies by name."""
     if not root.is_dir():
         near = suggestion(root.name, [path.name for path in root.absolute().parent.glob("*") if path.is_dir()])
@@ -98,10 +99,10 @@ def _folders(root: Path, study: str | None) -> dict[str, Path]:
     return {study: studies[study]}
 
 
-def _is_damaged(path: Path, warnings: list[str], *, skip_damaged: bool, whole: bool = False) -> bool:
+def _is_damaged(path: AnyPath, warnings: list[str], *, skip_damaged: bool, whole: bool = False) -> bool:
     try:
-        with parts.readable(str(path)):
-            schema = pq.read_table(path).schema if whole else pq.read_schema(path)
+        with parts.readable(str(path)), opened(path) as file:
+            schema = pq.read_table(file).schema if whole else pq.read_schema(file)
         parts.check_ours(schema.names, str(path))
     except TableError as error:
         if not skip_damaged:
@@ -153,10 +154,18 @@ def _register(connection: duckdb.DuckDBPyConnection, table: str, found: Sequence
     connection.register(f"_{table}", schemas[table]().empty_table())
     selects = [_select(f"_{table}", "NULL::VARCHAR" if table != "trials" else "")]
     for i, part in enumerate(found):
-        connection.register(f"_{table}_{i}", ds.dataset(part.path, format="parquet"))
+        connection.register(f"_{table}_{i}", _rows(part.path))
         study = part.study.replace("'", "''")
         selects.append(_select(f"_{table}_{i}", f"'{study}'" if table != "trials" else ""))
     connection.execute(f"CREATE TEMP VIEW {table} AS {' UNION ALL BY NAME '.join(selects)}")
+
+
+def _rows(path: AnyPath) -> ds.Dataset | pa.Table:
+    """What DuckDB reads: of a file here no more than a statement needs, of one elsewhere all."""
+    if not isinstance(path, RemotePath):
+        return ds.dataset(path, format="parquet")
+    with parts.readable(str(path)), opened(path) as file:
+        return pq.read_table(file)
 
 
 def _select(name: str, study: str) -> str:

@@ -1,19 +1,17 @@
 """The story of `orchestrator sweep`: plan, lock, find what is missing, run it, time it, leave the tables."""
 
-import secrets
 import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
 from orchestrator.layout import Layout
-from orchestrator.ledger import LedgerWriter, Replay, StageRecord, replay
-from orchestrator.locks import Holder, holder, study_lock
+from orchestrator.ledger import LedgerWriter, Replay, StageRecord, new_run, replay
+from orchestrator.locks import Holder, study_lock, wait_until_free
 from orchestrator.observations import here, outputs_needed
 from orchestrator.observations import missing as missing_observations
 from orchestrator.plan import Plan, Planner
@@ -26,6 +24,8 @@ from orchestrator.shards import Shard, check_alone, check_parted, lock_name
 from orchestrator.spec.cells import data_configs
 from orchestrator.spec.model import StudySpec
 from orchestrator.spec.resources import Demand
+from orchestrator.spool import bring_left
+from orchestrator.storage.places import AnyPath, opened
 from orchestrator.table_writer import JointTables, Tables, TableWriter
 from orchestrator.timing import Child, timing_command
 from trainables.config import DataConfig
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from orchestrator.growth import Growth, Note
 
 RunnerName = Literal["tune", "serial"]
-FOLLOW_EVERY_S = 1.0
 CONNECT_S = 10.0
 
 
@@ -106,16 +105,17 @@ def sweep(planner: Planner, options: Options, observer: SweepObserver) -> Summar
                 return _run(planner, options, observer, started)
             _refuse_other_plan(plan, other)
         observer.waiting(other)
-        _wait_for(lock, plan.digest)
+        wait_until_free(lock, plan.digest)
 
 
 def _run(planner: Planner, options: Options, observer: SweepObserver, started: float) -> Summary:
     layout = options.layout
+    if brought := bring_left(layout.ledger):
+        observer.warned(f"an earlier run was killed here: what it had finished was brought to the root ({brought})")
     replayed = replay(layout.ledger)
     for warning in replayed.warnings:
         observer.warned(warning)
-    # Ledgers are read in the order of their names: two runs may begin within a second.
-    run = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}"
+    run = new_run(layout.ledger)
     writer = LedgerWriter(layout.ledger, run)
     records = with_stops(replayed.records, replayed.events.get(planner.spec.search_name, ()))
     growth = growth_of(planner, replayed, writer.note)
@@ -265,7 +265,7 @@ def _remade(todo: Missing, plan: Plan) -> list[str]:
     ]
 
 
-def _leaving_rows(folder: Path, plan: Plan) -> list[str]:
+def _leaving_rows(folder: AnyPath, plan: Plan) -> list[str]:
     """A word on rows of a former plan that the table is about to lose; a foreign folder is refused.
 
     What a plan that grows loses is not known before its end.
@@ -278,7 +278,8 @@ def _leaving_rows(folder: Path, plan: Plan) -> list[str]:
     if not (folder / "_study.yaml").exists():
         raise RunError(f"{folder} holds other files, no study. Name another --results, or use --set study=NAME.")
     try:
-        former = set(pq.read_table(folder / "trials.parquet", columns=["trial_id"])["trial_id"].to_pylist())
+        with opened(folder / "trials.parquet") as file:
+            former = set(pq.read_table(file, columns=["trial_id"])["trial_id"].to_pylist())
     except (OSError, pa.ArrowException):
         return []
     leaving = len(former - {trial.id for trial in plan.trials})
@@ -336,13 +337,7 @@ def _refuse_other_plan(plan: Plan, holder: Holder) -> None:
         )
 
 
-def _wait_for(lock: Path, digest: str) -> None:
-    """Until the lock is free, or its holder turns out to run another plan."""
-    while (other := holder(lock)) is not None and other.digest in ("", digest):
-        time.sleep(FOLLOW_EVERY_S)
-
-
-def _save_study(folder: Path, plan: Plan) -> None:
+def _save_study(folder: AnyPath, plan: Plan) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         publish(folder / "_study.yaml", plan.spec.text().encode())

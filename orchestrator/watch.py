@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import TableError
@@ -12,6 +11,7 @@ from orchestrator.layout import Layout
 from orchestrator.ledger import replay
 from orchestrator.locks import Holder, holder
 from orchestrator.screen import STAGE_KINDS
+from orchestrator.storage.places import AnyPath
 from orchestrator.words import brief
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ class Follower:
         self._layout = layout
         self._study = study
         self._skip_damaged = skip_damaged
-        self._left_out: dict[Path, str] = {}
+        self._left_out: dict[AnyPath, str] = {}
         self._folder = layout.study(study)
-        self._seen: dict[Path, tuple[int, pd.DataFrame]] = {}
+        self._seen: dict[AnyPath, tuple[int, pd.DataFrame]] = {}
         self._asked: tuple[tuple[Objective, ...], Study] | None = None
         self._early: tuple[float, Mapping[str, int]] = (0.0, {})
 
@@ -106,8 +106,8 @@ class Follower:
 
         """
         runner = holder(self._layout.lock(self._study))
-        # A lock is written when it is taken: an older table is that of an earlier run, of another plan perhaps.
-        began = self._layout.lock(self._study).stat().st_mtime if runner else None
+        # An older table is that of an earlier run, of another plan perhaps.
+        began = runner.since_s if runner else None
         trials = self._table("trials.parquet", began)
         stages = self._table("_stages.parquet", began)
         elapsed = None if began is None else max(0.0, time.time() - began)
@@ -135,7 +135,7 @@ class Follower:
             return None
         try:
             if self._asked is None:
-                source = read(str(self._folder), beside=())
+                source = read(self._folder, beside=())
                 self._asked = objectives_of(source, {}), source.study
             objectives, study = self._asked
             front = trials[1].pareto.front(objectives, over=study.over, seeds=study.seeds)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.arguments import Subparsers, add_skip_damaged, command_parser
 from orchestrator.errors import TableError
+from orchestrator.storage.places import AnyPath, named
 
 if TYPE_CHECKING:
     from orchestrator.layout import Layout
@@ -21,7 +22,7 @@ def add_watch_command(commands: Subparsers) -> None:
     """The command `watch`."""
     watch = command_parser(commands, "watch", _watch, "follow a running sweep from another terminal")
     watch.add_argument(
-        "results", nargs="?", type=Path, default=Path("results"), metavar="RESULTS",
+        "results", nargs="?", type=named, default=Path("results"), metavar="RESULTS",
         help="results root, or results/<study> (default: ./results)",
     )  # fmt: skip
     watch.add_argument("study", nargs="?", help="the study to follow (default: the one that runs)")
@@ -35,7 +36,7 @@ def _watch(options: argparse.Namespace) -> int:
         return EXIT_STOPPED
 
 
-def _follow(results: Path, study: str | None, *, skip_damaged: bool) -> int:
+def _follow(results: AnyPath, study: str | None, *, skip_damaged: bool) -> int:
     from orchestrator.screen import console
     from orchestrator.watch import Follower
     from orchestrator.watch_screen import WatchScreen
@@ -57,7 +58,7 @@ def _follow(results: Path, study: str | None, *, skip_damaged: bool) -> int:
     return _ended(standing)
 
 
-def _chosen(results: Path, study: str | None) -> "tuple[Layout, str | None]":
+def _chosen(results: AnyPath, study: str | None) -> "tuple[Layout, str | None]":
     """Where to look, and for which study; None where several have results and none runs.
 
     Raises:
@@ -80,8 +81,8 @@ def _chosen(results: Path, study: str | None) -> "tuple[Layout, str | None]":
         raise TableError(f"{results}: no study {study!r}{near or '; begun here: ' + ', '.join(known)}")
     if study is not None:
         return layout, study
-    running = [name for name in known if holder(layout.lock(name))]
-    running.sort(key=lambda name: layout.lock(name).stat().st_mtime)
+    since = {name: runner.since_s for name in known if (runner := holder(layout.lock(name)))}
+    running = sorted(since, key=lambda name: since[name])
     if len(running) > 1:
         others = ", ".join(running[:-1])
         sys.stderr.write(f"following {running[-1]}, begun last; also running: {others} (name one to follow it)\n")

@@ -98,7 +98,7 @@ class FormulaSweep:
         root: str = "results",
     ) -> tuple[Summary | None, list[Stage]]:
         layout = Layout(self.folder / root)
-        runner = FormulaRunner(formula, layout.artifacts.root, most)
+        runner = FormulaRunner(formula, self.folder / root / ".store" / "artifacts", most)
         options = Options(layout, self.folder / "data", latency=False, optuna_journal=journal, shard=shard)
         replaced, story._runner = story._runner, lambda *_: runner  # pyright: ignore[reportPrivateUsage]
         try:

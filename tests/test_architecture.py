@@ -47,8 +47,9 @@ ALLOWED: dict[str, set[str]] = {
         "config", "data.identify", "errors", "keys", "model_names", "models", "sources", "training", "stages",
     },
     "orchestrator.errors": set(),
-    "orchestrator.analysis": {"errors"},
-    "orchestrator.report": {"errors", "words", "durable", "arguments", "analysis", "spec"},
+    "orchestrator.storage": {"errors"},
+    "orchestrator.analysis": {"errors", "storage"},
+    "orchestrator.report": {"errors", "words", "durable", "arguments", "analysis", "spec", "storage"},
     "orchestrator.failures": set(),
     "orchestrator.spec": {
         "errors", "analysis.objectives", "analysis.tables", "trainables.config", "trainables.model_names",
@@ -70,13 +71,16 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.lines": {"errors", "spec", "trainables.config", "trainables.model_names"},
     "orchestrator.plan": {"errors", "lines", "memory", "spec", "trainables.config", "trainables.keys"},
     "orchestrator.sources": {"errors", "trainables.errors", "trainables.sources"},
-    "orchestrator.durable": {"trainables.data.whole"},
+    "orchestrator.durable": {"storage", "trainables.data.whole"},
+    "orchestrator.spool": {"errors", "durable", "storage"},
+    "orchestrator.lease": {"errors", "storage"},
+    "orchestrator.locks": {"errors", "lease", "storage"},
     "orchestrator.ledger_lines": {"errors"},
-    "orchestrator.ledger": {"errors", "failures", "durable", "ledger_lines"},
+    "orchestrator.ledger": {"errors", "failures", "durable", "ledger_lines", "spool", "storage"},
     "orchestrator.cluster": {"errors", "trainables.errors", "trainables.sources"},
     "orchestrator.cluster.ray_job": {"errors", "cluster", "runner.environment"},
-    "orchestrator.artifacts": {"errors", "durable"},
-    "orchestrator.checkpoints": {"artifacts", "durable", "trainables.stages"},
+    "orchestrator.artifacts": {"errors", "durable", "storage"},
+    "orchestrator.checkpoints": {"artifacts", "durable", "storage", "trainables.stages"},
 }  # fmt: skip
 """By longest prefix; names without `trainables` or `orchestrator` are in the importer's own package."""
 

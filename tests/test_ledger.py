@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.errors import StoreError
-from orchestrator.ledger import LedgerWriter, StageRecord, replay
+from orchestrator.ledger import LedgerWriter, StageRecord, new_run, replay
 from orchestrator.ledger_lines import line
 
 
@@ -96,9 +96,21 @@ def test_of_the_records_of_a_stage_the_complete_then_the_settled_then_the_latest
     commit(tmp_path, "1", record("a", "failed", failure="diverged", finished_at=9.0, run="1"))
     commit(tmp_path, "2", record("a", finished_at=3.0, run="2"), record("b", "failed", failure="lost", finished_at=9.0))
     commit(tmp_path, "3", record("a", finished_at=5.0, run="3"), record("b", "infeasible", finished_at=1.0, run="3"))
-    commit(tmp_path, "4", record("a", finished_at=4.0, run="4"))
+    commit(tmp_path, "4", record("a", "failed", failure="oom", finished_at=11.0, run="4"))
     found = replay(tmp_path).records
     assert (found["a"].run, found["b"].run) == ("3", "3")
+
+
+def test_the_latest_is_the_one_of_the_last_run_whatever_the_clock_said(tmp_path: Path) -> None:
+    first = new_run(tmp_path)
+    commit(tmp_path, first, record("a", finished_at=2e9, run=first))
+    (tmp_path / "20991231T235959.999999-00000000.jsonl").touch()  # as of a run before the clock was set back
+    second = new_run(tmp_path)
+    commit(tmp_path, second, record("a", finished_at=1e9, run=second))
+    third = new_run(tmp_path)
+    assert first < "20991231T235959.999999-00000000" < second < third
+    assert second.startswith("21000101T000000.000000-")
+    assert replay(tmp_path).records["a"].run == second
 
 
 def test_a_disk_that_takes_a_part_of_a_line_is_an_error_not_a_commit(tmp_path: Path) -> None:

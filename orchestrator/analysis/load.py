@@ -1,25 +1,24 @@
 """Read the tables of a study into pandas."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from orchestrator.analysis import accessor as accessor  # registers df.pareto
 from orchestrator.analysis import parts
 from orchestrator.analysis.parts import Where
 from orchestrator.analysis.tables import suggestion
-from orchestrator.errors import TableError
+from orchestrator.errors import StoreError, TableError
+from orchestrator.storage.places import AnyPath, located, opened
 
 TABLE = "trials.parquet"
 
 
 def load(
-    path: str | Path,
+    path: str | AnyPath,
     *,
     columns: Sequence[str] | None = None,
     where: Where | None = None,
@@ -46,16 +45,17 @@ def load(
             column, columns of one name whose types have nothing in common, or a comparison that cannot be made.
 
     """
-    system, files = _locate(path)
+    files = _locate(path)
     if len(files) > 1:
-        table = parts.read(system, files, columns, where, skip_damaged=skip_damaged)
+        table = parts.read(files, columns, where, skip_damaged=skip_damaged)
     else:
-        table = _single(system, files[0], columns, where)
+        table = _single(files[0], columns, where)
     return table.to_pandas(types_mapper=_NULLABLE.get)
 
 
-def _single(system: fs.FileSystem, name: str, columns: Sequence[str] | None, where: Where | None) -> pa.Table:
-    with parts.readable(name), system.open_input_file(name) as file:
+def _single(path: AnyPath, columns: Sequence[str] | None, where: Where | None) -> pa.Table:
+    name = str(path)
+    with parts.readable(name), opened(path) as file:
         # One handle for schema and rows: a running study may replace the file between the two.
         schema = pq.ParquetFile(file).schema_arrow
         parts.check_ours(schema.names, name)
@@ -71,35 +71,35 @@ _NULLABLE: dict[pa.DataType, Any] = {
 }
 
 
-def _locate(path: str | Path) -> tuple[fs.FileSystem, list[str]]:
-    """The filesystem and the files that hold the trials."""
-    text = str(path)
+def _locate(given: str | AnyPath) -> list[AnyPath]:
+    """The files that hold the trials."""
     try:
-        system, name = fs.FileSystem.from_uri(text) if "://" in text else (fs.LocalFileSystem(), text)
-        kind = system.get_file_info(name).type
-        if kind == fs.FileType.File:
-            return system, [name]
-        file = f"{name.rstrip('/')}/{TABLE}"
-        if kind == fs.FileType.Directory and system.get_file_info(file).type == fs.FileType.File:
-            return system, [file]
-        if kind == fs.FileType.Directory and (found := _tables(system, name)):
-            return system, found
-    except (OSError, pa.ArrowException) as error:
-        msg = f"{text}: cannot be opened ({parts.first_line(error)})"
-        raise TableError(msg) from error
-    raise TableError(_absent(system, name, is_folder=kind == fs.FileType.Directory))
+        path = located(given)
+    except StoreError as error:
+        raise TableError(str(error)) from error
+    try:
+        if path.is_file():
+            return [path]
+        file = path / TABLE
+        if file.is_file():
+            return [file]
+        is_folder = path.is_dir()
+        if is_folder and (found := _tables(path)):
+            return found
+    except OSError as error:
+        raise TableError(f"{path}: cannot be opened ({error.strerror})") from error
+    raise TableError(_absent(path, is_folder=is_folder))
 
 
-def _absent(system: fs.FileSystem, name: str, *, is_folder: bool) -> str:
+def _absent(path: AnyPath, *, is_folder: bool) -> str:
     if not is_folder:
-        folder, _, last = name.rstrip("/").rpartition("/")
-        near = suggestion(last, _studies(system, folder or "."))
-        return f"{name}: no such folder or file{near or '; give results/<study> or a Parquet file'}"
-    studies = _studies(system, name)
+        near = suggestion(path.name, _studies(path.parent))
+        return f"{path}: no such folder or file{near or '; give results/<study> or a Parquet file'}"
+    studies = _studies(path)
     hint = f"studies in it: {', '.join(studies)}" if studies else "give results/<study>, where a sweep wrote"
-    if tool := _written_by(system, name):
+    if tool := _written_by(path):
         hint = f"it looks like a folder of {tool}; {hint}"
-    return f"{name}: holds no {TABLE}; {hint}"
+    return f"{path}: holds no {TABLE}; {hint}"
 
 
 _MARKS = {
@@ -111,22 +111,17 @@ _MARKS = {
 }
 
 
-def _written_by(system: fs.FileSystem, folder: str) -> str | None:
+def _written_by(folder: AnyPath) -> str | None:
     """The tool whose files lie in a folder, by the beginnings of their names."""
-    entries = [entry.base_name for entry in system.get_file_info(fs.FileSelector(folder, allow_not_found=True))]
-    return next((tool for tool, marks in _MARKS.items() if any(name.startswith(marks) for name in entries)), None)
+    names = [path.name for path in folder.iterdir()]
+    return next((tool for tool, marks in _MARKS.items() if any(name.startswith(marks) for name in names)), None)
 
 
-def _tables(system: fs.FileSystem, folder: str) -> list[str]:
+def _tables(folder: AnyPath) -> list[AnyPath]:
     """Parquet files that stand in a folder, hidden ones left out."""
-    entries = system.get_file_info(fs.FileSelector(folder))
-    files = [entry for entry in entries if entry.type == fs.FileType.File and entry.extension == "parquet"]
-    return sorted(entry.path for entry in files if not entry.base_name.startswith(("_", ".")))
+    return sorted(path for path in folder.glob("[!_.]*.parquet") if path.is_file())
 
 
-def _studies(system: fs.FileSystem, folder: str) -> list[str]:
+def _studies(folder: AnyPath) -> list[str]:
     """Names of the subfolders that hold a table of trials."""
-    entries = system.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-    folders = [entry for entry in entries if entry.type == fs.FileType.Directory]
-    tables = system.get_file_info([f"{entry.path}/{TABLE}" for entry in folders])
-    return sorted(entry.base_name for entry, table in zip(folders, tables, strict=True) if table.is_file)
+    return sorted(path.parent.name for path in folder.glob(f"*/{TABLE}"))

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from orchestrator.analysis.tables import suggestion
 from orchestrator.errors import TableError
+from orchestrator.storage.places import AnyPath, arrow, opened
 
 Comparison = tuple[str, str, Any]
 Where = pc.Expression | Sequence[Comparison] | Sequence[Sequence[Comparison]]
@@ -26,8 +26,7 @@ class DamagedFileWarning(UserWarning):
 
 
 def read(
-    system: fs.FileSystem,
-    files: Sequence[str],
+    files: Sequence[AnyPath],
     columns: Sequence[str] | None,
     where: Where | None,
     *,
@@ -42,10 +41,11 @@ def read(
         TableError: as `load`.
 
     """
+    names = {file: arrow(file)[1] for file in files}
     schemas: dict[str, pa.Schema] = {}
-    for name in files:
+    for file, name in names.items():
         try:
-            schemas[name] = _schema(system, name, whole=skip_damaged)
+            schemas[name] = _schema(file, whole=skip_damaged)
         except TableError as error:
             if not skip_damaged:
                 msg = f"{error} skip_damaged=True, or --skip-damaged, leaves it out"
@@ -60,13 +60,13 @@ def read(
     check_columns(wanted or (), schema.names, shown)
     rows = condition(where, schema, shown)
     with readable(shown):
-        dataset = ds.dataset(list(schemas), schema=schema, filesystem=system, format="parquet")
+        dataset = ds.dataset(list(schemas), schema=schema, filesystem=arrow(files[0])[0], format="parquet")
         return dataset.to_table(columns=wanted, filter=rows)
 
 
-def _schema(system: fs.FileSystem, name: str, *, whole: bool) -> pa.Schema:
+def _schema(path: AnyPath, *, whole: bool) -> pa.Schema:
     """The schema of one file; `whole` tries whether its pages can be read too."""
-    with readable(name), system.open_input_file(name) as file:
+    with readable(str(path)), opened(path) as file:
         reader = pq.ParquetFile(file)
         if whole:
             for _ in reader.iter_batches():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from orchestrator.arguments import Subparsers, add_objectives, add_skip_damaged, asked_objectives, command_parser
 from orchestrator.errors import RunError, StoreError
+from orchestrator.storage.places import AnyPath, named
+from orchestrator.storage.remote import RemotePath
 
 PLACE = Path("_report") / "report.html"
 
@@ -21,7 +23,7 @@ def add_report_commands(commands: Subparsers) -> None:
 
 
 def _add_table(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", help="results/<study>, or a Parquet file")
+    parser.add_argument("table", type=named, help="results/<study>, or a Parquet file")
     add_objectives(parser)
     add_skip_damaged(parser)
 
@@ -59,13 +61,16 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _place(options: argparse.Namespace) -> Path:
-    """The file to write: beside a study's table, in the working folder for a single file."""
+    """The file to write: beside a study's table, in the working folder for a single file and what is elsewhere."""
     if options.out is not None:
         return options.out / PLACE.name if options.out.is_dir() else options.out
     from orchestrator.report.source import folder_of
 
-    folder = folder_of(options.table)
-    return Path(f"{Path(options.table).stem}.html") if folder is None else folder / PLACE
+    table: AnyPath = options.table
+    folder = folder_of(table)
+    if folder is None or isinstance(folder, RemotePath):
+        return Path(f"{(folder or table).stem}.html")
+    return folder / PLACE
 
 
 def _write(place: Path, text: bytes, *, named: bool) -> None:

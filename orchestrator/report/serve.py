@@ -11,6 +11,7 @@ from orchestrator.errors import OrchestratorError, RunError
 from orchestrator.report.data import payload
 from orchestrator.report.render import page
 from orchestrator.report.source import read, tables_of
+from orchestrator.storage.places import AnyPath, located
 
 HOST = "127.0.0.1"
 
@@ -18,8 +19,8 @@ HOST = "127.0.0.1"
 class LiveReport:
     """The page of one study, made when it is asked for and the tables have changed since."""
 
-    def __init__(self, path: str, asked: Mapping[str, object], *, skip_damaged: bool = False) -> None:
-        self._path = path
+    def __init__(self, path: str | AnyPath, asked: Mapping[str, object], *, skip_damaged: bool = False) -> None:
+        self._path = located(path)
         self._skip_damaged = skip_damaged
         self._asked = asked
         self._lock = threading.Lock()

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -13,8 +12,9 @@ from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, pars
 from orchestrator.analysis.parts import DamagedFileWarning
 from orchestrator.analysis.tables import suggestion
 from orchestrator.errors import SpecError, TableError
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import parse_spec
 from orchestrator.spec.model import StudySpec
+from orchestrator.storage.places import AnyPath, located
 
 STAGES, HISTORY, LATENCY = "_stages.parquet", "_history.parquet", "_latency.parquet"
 STUDY = "_study.yaml"
@@ -63,14 +63,14 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A study as it lies on disk.
+    """A study as it lies on disk, or elsewhere.
 
-    `path` is what the user named; `folder` is None where that is a single file or no local one. `left_out` names the
+    `path` is what the user named; `folder` is None where that is a single file. `left_out` names the
     damaged files that were left out, as was asked.
     """
 
     path: str
-    folder: Path | None
+    folder: AnyPath | None
     trials: pd.DataFrame
     stages: Part
     history: Part
@@ -84,11 +84,11 @@ class Source:
         return (*self.left_out, *filter(None, [self.study.warning]))
 
 
-def read(path: str, *, beside: Container[str] = _USED, skip_damaged: bool = False) -> Source:
+def read(given: str | AnyPath, *, beside: Container[str] = _USED, skip_damaged: bool = False) -> Source:
     """The tables at `results/<study>`, or of one Parquet file.
 
     Args:
-        path: see `load`.
+        given: see `load`.
         beside: the files to read beside the trials; of others it is said that they were not read.
         skip_damaged: leave files out that cannot be read; `Source.left_out` names them.
 
@@ -96,20 +96,21 @@ def read(path: str, *, beside: Container[str] = _USED, skip_damaged: bool = Fals
         TableError: there is no table of trials, it is not one that a sweep wrote, or a file is damaged.
 
     """
+    path = located(given)
     trials, left_out = readable_trials(path, skip_damaged=skip_damaged)
-    _check(trials, path)
+    _check(trials, str(path))
     folder = folder_of(path)
     found = {name: _part(folder, name) if name in beside else f"{name} was not read." for name in _USED}
     damaged = [part for part in found.values() if isinstance(part, str) and "cannot be read" in part]
     if damaged and not skip_damaged:
         raise TableError(f"{damaged[0]} --skip-damaged leaves it out")
     return Source(
-        path, folder, trials, found[STAGES], found[HISTORY], found[LATENCY], study_beside(path),
+        str(path), folder, trials, found[STAGES], found[HISTORY], found[LATENCY], study_beside(path),
         (*left_out, *(f"left out: {part}" for part in damaged)),
     )  # fmt: skip
 
 
-def readable_trials(path: str | Path, *, skip_damaged: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def readable_trials(path: str | AnyPath, *, skip_damaged: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The trials at a path, and a line for each damaged file that was left out.
 
     Raises:
@@ -122,14 +123,19 @@ def readable_trials(path: str | Path, *, skip_damaged: bool) -> tuple[pd.DataFra
     return trials, tuple(str(one.message) for one in caught)
 
 
-def folder_of(path: str) -> Path | None:
-    """The folder of a study's tables; None for another file, and for what is not on this machine's disks."""
-    given = Path(path)
-    if "://" in path:
-        return None
-    if given.is_dir():
-        return given
-    return given.parent if given.name == TABLE else None
+def folder_of(path: AnyPath) -> AnyPath | None:
+    """The folder of a study's tables; None for another file.
+
+    Raises:
+        TableError: what is elsewhere cannot be reached.
+
+    """
+    try:
+        if path.is_dir():
+            return path
+    except OSError as error:
+        raise TableError(f"{path}: cannot be opened ({error.strerror})") from error
+    return path.parent if path.name == TABLE else None
 
 
 def _check(trials: pd.DataFrame, path: str) -> None:
@@ -141,7 +147,7 @@ def _check(trials: pd.DataFrame, path: str) -> None:
         )
 
 
-def _part(folder: Path | None, name: str) -> Part:
+def _part(folder: AnyPath | None, name: str) -> Part:
     if folder is None:
         return f"The report was made of a single file; {name}, which lies beside it in results/<study>, was not read."
     if not (folder / name).exists():
@@ -154,7 +160,7 @@ def _part(folder: Path | None, name: str) -> Part:
     return f"{name} cannot be read: it lacks the columns {', '.join(absent)}" if absent else table
 
 
-def study_beside(path: str) -> Study:
+def study_beside(path: AnyPath) -> Study:
     """The study that lies beside a table."""
     folder = folder_of(path)
     if folder is None:
@@ -167,7 +173,7 @@ def study_beside(path: str) -> Study:
     except OSError as error:
         return Study("", None, f"{STUDY} cannot be read: {error.strerror}")
     try:
-        return Study(text, load_spec(str(file)), "")
+        return Study(text, parse_spec(text, str(file)), "")
     except SpecError as error:
         return Study(text, None, f"{STUDY} cannot be read as a study of this version: {error}")
 
@@ -206,7 +212,7 @@ def _differs(column: pd.Series) -> bool:
     return column.nunique() > 1 and bool(column.max() - column.min() > 0.01 * abs(column.mean()))
 
 
-def tables_of(path: str) -> tuple[Path, ...]:
+def tables_of(path: AnyPath) -> tuple[AnyPath, ...]:
     """The files whose change makes a report out of date."""
     folder = folder_of(path)
-    return (Path(path),) if folder is None else (*sorted(folder.glob("*.parquet")), folder / STUDY)
+    return (path,) if folder is None else (*sorted(folder.glob("*.parquet")), folder / STUDY)

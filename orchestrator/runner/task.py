@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orchestrator.failures import Failure
 from orchestrator.spec.resources import Demand
+from orchestrator.storage.places import AnyPath
 from trainables.keys import Stage
 
 
@@ -53,23 +54,23 @@ class Workplace:
     is searched for a user's own models, which stand in a task only where the plan was allowed to name them.
     """
 
-    artifacts: Path
-    drain: Path
+    artifacts: AnyPath
+    drain: AnyPath
     data_root: Path
     run: str
-    notes: Path
+    notes: AnyPath
     code_folder: Path | None = None
 
     @property
-    def drain_now(self) -> Path:
+    def drain_now(self) -> AnyPath:
         """The file of a drain that is in a hurry."""
         return urgent(self.drain)
 
-    def note(self, task: str) -> Path:
+    def note(self, task: str) -> AnyPath:
         """Where it is told how the worker of a task died."""
         return self.notes / f"{task}.json"
 
 
-def urgent(drain: Path) -> Path:
+def urgent(drain: AnyPath) -> AnyPath:
     """The file that stands beside `drain` while the drain is in a hurry."""
     return drain.with_name(f"{drain.name}.now")

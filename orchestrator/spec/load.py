@@ -48,19 +48,30 @@ def load_spec(
     """
     path = _find(name)
     text, faults = read(path)
+    return _parsed(text, str(path), faults, overrides, allow_code=allow_code, elsewhere=elsewhere)
+
+
+def parse_spec(text: str, source: str) -> StudySpec:
+    """The study of a text that was read from `source`; errors as of `load_spec`."""
+    return _parsed(text, source, [], (), allow_code=True, elsewhere=False)
+
+
+def _parsed(
+    text: str, source: str, faults: list[Fault], overrides: Sequence[str], *, allow_code: bool, elsewhere: bool
+) -> StudySpec:
     root = None
     if not faults:
         root, faults = parse(text)
     if root is None or not isinstance(root.value, Mapping):
-        raise SpecError(str(path), faults[:MAX_FAULTS] or [_no_study(root)])
+        raise SpecError(source, faults[:MAX_FAULTS] or [_no_study(root)])
     misread = {(fault.line, fault.column) for fault in faults}
     root = apply(root, overrides, faults)
     reader = _Reader(root, faults, elsewhere=elsewhere)
-    spec = reader.spec(str(path), _question(text))
+    spec = reader.spec(source, _question(text))
     if not allow_code:
         reader.refuse_code()
     if faults or spec is None:
-        raise SpecError(str(path), _in_order(faults, misread))
+        raise SpecError(source, _in_order(faults, misread))
     return spec
 
 
