@@ -177,6 +177,15 @@ def test_settings_with_more_seeds_or_fewer_are_compared_as_the_sweep_does(study:
     wanted = {"accuracy": "max", "compression": "max", "wall_time_s": {"min": "5%"}}
     front = df.pareto.front(wanted, over="expected", seeds=[0, 1])
     assert sum(found["points"]["front"]) == len(front)
+    (pfr,) = (one for one in found["effects"]["alone"] if one["axis"] == "compress.pfr")
+    # The last setting has its first seed alone and counts as much as the others.
+    expected = [
+        np.mean([made.accuracy(value, 8, 0) + 0.01, made.accuracy(value, 16, 0) + (0 if value == 0.4 else 0.01)])
+        for value in made.PFRS
+    ]
+    assert pfr["objectives"]["accuracy"]["mean"] == pytest.approx(expected, rel=1e-6)
+    assert pfr["objectives"]["accuracy"]["half"] == [None, None, None]
+    assert pfr["cells"] == [2, 2, 2]
 
 
 def test_sharing_is_what_the_paths_of_all_trials_would_have_taken(study: Path) -> None:

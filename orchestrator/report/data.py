@@ -42,7 +42,7 @@ def payload(source: Source, asked: Mapping[str, object]) -> dict[str, Any]:
         "pairs": settings.pairs(objectives, found.measured),
         "points": settings.points(found, numbers, place),
         "rasters": settings.rasters(found, objectives),
-        "effects": effects.effects(source.trials, found, objectives),
+        "effects": effects.effects(source.trials, found, objectives, adaptive=source.study.over == "expected"),
         "labelling": learning.labelling(source.trials),
         "training": learning.training(source, found),
         "seconds": seconds.seconds(source),

@@ -41,13 +41,19 @@ class Steps:
     cut: bool = False
 
 
-def effects(trials: pd.DataFrame, settings: Settings, objectives: Sequence[Objective]) -> dict[str, Any]:
+def effects(
+    trials: pd.DataFrame, settings: Settings, objectives: Sequence[Objective], *, adaptive: bool = False
+) -> dict[str, Any]:
     """Means over all complete cells with a value of an axis, and over those with values of two.
 
     The mean at a value is that of its seeds' means, and its interval Student's over the seeds (95 %): how sure the mean
-    is, not how widely the cells lie. One seed has no interval.
+    is, not how widely the cells lie. One seed has no interval. With `adaptive` repeats a later seed has the good
+    settings alone, so that seeds do not compare: each setting then counts once, by its mean, and there is no interval.
     """
     rows = trials.loc[equals(trials, "role", "cell") & equals(trials, "status", "complete")]
+    if adaptive:
+        cells = settings.table.loc[(settings.table["role"] == "cell") & settings.table["n_seeds"].notna()]
+        rows = cells.assign(seed=0)
     names = [one.column for one in objectives]
     values = pd.DataFrame({name: numbers(rows, name) for name in names}).replace([np.inf, -np.inf], np.nan)
     axes = [steps(rows, name, settings.sampled.get(name)) for name in settings.axes[:MOST_AXES]]
@@ -55,6 +61,7 @@ def effects(trials: pd.DataFrame, settings: Settings, objectives: Sequence[Objec
     return {
         "axes": [{name: getattr(axis, name) for name in told} for axis in axes],
         "of": len(settings.axes),
+        "adaptive": adaptive,
         "alone": [_alone(axis, rows["seed"].to_numpy(), values) for axis in axes],
         "together": [_together(i, j, axes, values) for i, j in combinations(range(len(axes)), 2)],
     }

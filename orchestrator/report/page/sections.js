@@ -23,8 +23,10 @@ function effectSection(section) {
   }
   const binned = axes.filter(one => one.edges.length).map(one => one.name);
   const rare = axes.filter(one => one.cut).map(one => one.name);
-  section.append(note("Mean over all complete cells with a value, whatever their other leaves; the bars are Student's " +
-    "95 % interval over the seeds (none for one seed): how sure the mean is, not how widely the cells lie." +
+  section.append(note((data.effects.adaptive ? "Mean over all settings with a value, whatever their other leaves; each " +
+    "counts once, with the mean of the seeds that it has. With adaptive repeats there is no interval: later seeds have the " +
+    "good settings alone." : "Mean over all complete cells with a value, whatever their other leaves; the bars are Student's " +
+    "95 % interval over the seeds (none for one seed): how sure the mean is, not how widely the cells lie.") +
     (binned.length ? ` The values of ${binned.join(", ")} are put into bins; a point stands in the middle of its bin.` : "") +
     (rare.length ? ` Of ${rare.join(", ")} the commonest values are shown.` : "") +
     (of > axes.length ? ` The first ${axes.length} of ${of} axes are shown.` : "")));
@@ -38,7 +40,7 @@ function effectChart(one, found, name) {
     const order = x.map((_, i) => i).filter(i => mean[i] !== null).sort((a, b) => x[a] - x[b]);
     const numeric = one.at.length > 0;
     const text = i => `${safe(one.name)} ${safe(leaf(one.values[i]))}<br>${safe(name)}: ${safe(shown(name, mean[i]))}` +
-      (half[i] === null ? "" : ` ± ${safe(shown(name, half[i]))}`) + `<br>${plural(found.cells[i], "cell")}`;
+      (half[i] === null ? "" : ` ± ${safe(shown(name, half[i]))}`) + `<br>${plural(found.cells[i], data.effects.adaptive ? "setting" : "cell")}`;
     return {
       traces: [{ type: "scatter", mode: numeric ? "lines+markers" : "markers", x: order.map(i => x[i]),
         y: order.map(i => scaled(name, mean[i])), hoverinfo: "text", hovertext: order.map(text),
@@ -72,7 +74,7 @@ function heatSection(section) {
     const values = z[name].map(row => row.map(value => scaled(name, value)));
     const label = (one, i) => safe(cut(leaf(one.values[i]), 18));
     const words = z[name].map(row => row.map(value => (value === null ? "" : shown(name, value).replace(" %", ""))));
-    const few = axes[x].values.length * axes[y].values.length <= 120;
+    const few = axes[x].values.length * axes[y].values.length <= 120 && box.clientWidth - 150 >= 38 * axes[x].values.length;
     return {
       traces: [{ type: "heatmap", z: values, x: axes[x].values.map((_, i) => i), y: axes[y].values.map((_, i) => i),
         colorscale: "Cividis", reversescale: described(name).better === "min", xgap: 1, ygap: 1, text: words,
@@ -88,7 +90,8 @@ function heatSection(section) {
     };
   };
   const box = chart("Heat map of two axes", picture, { tall: true });
-  section.append(note("Means over all complete cells with both values; white or dark gaps are values that no cell has. " +
+  section.append(note("Means over all complete cells with both values" +
+    (data.effects.adaptive ? ", each setting counted once" : "") + "; white or dark gaps are values that no cell has. " +
     "Brighter is better where a column has a better direction."),
   make("div", { class: "controls" },
     chooser("axes", together.map(({ x, y }) => `${axes[x].name} × ${axes[y].name}`), 0, i => { pair = i; box.redraw(); }),
