@@ -32,6 +32,7 @@ from orchestrator.log_command import add_log_command
 from orchestrator.merge_command import add_merge_command
 from orchestrator.plot_command import add_plot_command
 from orchestrator.report.command import add_report_commands
+from orchestrator.retention_command import add_retention_commands
 from orchestrator.sql_command import add_sql_command
 from orchestrator.storage.places import named
 from orchestrator.storage.secrets import redacted
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add_log_command(commands)
     add_merge_command(commands)
     _add_deploy_commands(commands)
+    add_retention_commands(commands)
     _add_reference_commands(commands)
     return parser
 
@@ -182,19 +184,13 @@ def _planner(
     may_probe: bool = True,
     before_probe: "Callable[[TrialConfig], None] | None" = None,
 ) -> "Planner":
-    from orchestrator.folders import ImagesOf
     from orchestrator.layout import Layout
-    from orchestrator.plan import Planner
-    from orchestrator.precision import Precisions
-    from orchestrator.sources import Sources
+    from orchestrator.planning import Site, planner_of
     from orchestrator.spec.load import load_spec
 
     spec = load_spec(options.study, options.overrides, allow_code=options.allow_code)
-    probes = Layout(options.results.resolve()).probes
-    precisions = Precisions(probes, spec.resources.device, _announce, may_probe=may_probe, before_probe=before_probe)
-    folder = _code_folder(options)
-    images_of = ImagesOf(spec.source, options.data_root.resolve())
-    return Planner(spec, precisions, Sources(spec.source, folder) if folder else None, images_of)
+    site = Site(Layout(options.results.resolve()), options.data_root.resolve(), _code_folder(options))
+    return planner_of(spec, site, _announce, may_probe=may_probe, before_probe=before_probe)
 
 
 def _code_folder(options: argparse.Namespace) -> Path | None:
@@ -260,10 +256,10 @@ def _plan(options: argparse.Namespace) -> int:
     from orchestrator.estimate import Estimator
     from orchestrator.layout import Layout
     from orchestrator.ledger import replay
+    from orchestrator.planning import growth_of
     from orchestrator.reports import empty_shard, latency_report, plan_report
     from orchestrator.runner.base import missing
     from orchestrator.screen import console
-    from orchestrator.sweep import growth_of
 
     planner = _planner(options)
     shard = _shard(options, planner)

@@ -52,6 +52,8 @@ def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
     state = "interrupted" if summary.interrupted else "finished"
     work = f"{plural(summary.ran, 'stage')} ran, {summary.cached} cached"
     work += f", {plural(summary.measured, 'latency', 'latencies')} measured" if summary.measured else ""
+    if gone := summary.evicted.files:
+        work += f"; {plural(gone, 'output')} not kept, {summary.evicted.bytes:,} bytes"
     part = f" shard {shard}" if shard else ""
     say(terminal, f"{spec.study}{part} {state} in {duration(summary.wall_s)}: {work}")
     failed = _failures(terminal, df[df["trial_id"].isin({trial.id for trial in summary.plan.trials})])

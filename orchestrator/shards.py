@@ -84,9 +84,10 @@ def lock_name(study: str, shard: Shard | None) -> str:
     return study if shard is None else f"{study}@{shard.number}of{shard.of}"
 
 
-def runner_of(layout: Layout, study: str) -> Holder | None:
-    """Who runs the study, or a part of it, at this moment, if anyone."""
-    return next((found for name in layout.locks(study) if (found := holder(layout.lock(name)))), None)
+def runner_of(layout: Layout, study: str, but: str | None = None) -> Holder | None:
+    """Who runs the study, or a part of it, at this moment, if anyone; whoever holds the lock `but` is left out."""
+    names = (name for name in layout.locks(study) if name != but)
+    return next((found for name in names if (found := holder(layout.lock(name)))), None)
 
 
 def check_alone(layout: Layout, study: str, shard: Shard | None) -> None:

@@ -3,24 +3,26 @@
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
 from orchestrator.layout import Layout
-from orchestrator.ledger import LedgerWriter, Replay, StageRecord, new_run, replay
+from orchestrator.ledger import LedgerWriter, StageRecord, new_run, replay
 from orchestrator.locks import Holder, study_lock, wait_until_free
 from orchestrator.observations import here, outputs_needed
 from orchestrator.observations import missing as missing_observations
 from orchestrator.plan import Plan, Planner
+from orchestrator.planning import Site, grow_from_store, growth_of
 from orchestrator.quiet import QuietObserver, QuietPass, check_possible
+from orchestrator.retention.removal import Removed, wait_for_removal
 from orchestrator.rungs import with_stops
 from orchestrator.runner.base import Driver, Missing, Observer, Runner, missing, run_missing
 from orchestrator.runner.draining import draining_on_signals
 from orchestrator.runner.task import Workplace
-from orchestrator.shards import Shard, check_alone, check_parted, lock_name
+from orchestrator.shards import Shard, check_alone, check_parted, lock_name, runner_of
 from orchestrator.spec.cells import data_configs
 from orchestrator.spec.model import StudySpec
 from orchestrator.spec.resources import Demand
@@ -33,7 +35,7 @@ from trainables.data import files
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
-    from orchestrator.growth import Growth, Note
+    from orchestrator.growth import Growth
 
 RunnerName = Literal["tune", "serial"]
 CONNECT_S = 10.0
@@ -61,7 +63,8 @@ class Options:
 class Summary:
     """How a sweep ended; `ran` and `cached` count stages, `measured` latencies; `wall_s` in seconds.
 
-    `plan` is that of the `shard`, where there is one. `stopped_by` says why it ended early of itself.
+    `plan` is that of the `shard`, where there is one. `stopped_by` says why it ended early of itself. `evicted` are the
+    outputs that the study does not keep.
     """
 
     plan: Plan
@@ -73,6 +76,7 @@ class Summary:
     measured: int = 0
     shard: Shard | None = None
     stopped_by: str | None = None
+    evicted: Removed = field(default_factory=Removed)
 
 
 class SweepObserver(Observer, QuietObserver, Protocol):
@@ -102,6 +106,8 @@ def sweep(planner: Planner, options: Options, observer: SweepObserver) -> Summar
     while True:
         with study_lock(lock, plan.digest) as other:
             if other is None:
+                # Whoever removes things looks for locks first: from here on it sees this sweep's.
+                wait_for_removal(options.layout)
                 return _run(planner, options, observer, started)
             _refuse_other_plan(plan, other)
         observer.waiting(other)
@@ -120,7 +126,7 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     records = with_stops(replayed.records, replayed.events.get(planner.spec.search_name, ()))
     growth = growth_of(planner, replayed, writer.note)
     if growth:
-        _grow_from_store(growth, records, layout)
+        grow_from_store(growth, records, layout)
     whole = planner.plan
     plan = options.shard.part(whole) if options.shard else whole
     tables = JointTables(layout, whole) if options.shard else TableWriter(layout, whole.spec.study)
@@ -155,34 +161,28 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     if growth and options.optuna_journal:
         _export(growth, planner.spec, options.optuna_journal)
     interrupted = unfinished or quiet.draining or (driver.draining and bool(observations))
+    evicted = Removed() if interrupted else _evict(planner.plan, options, observer)
     wall_s = time.monotonic() - started
     return Summary(
         driver.plan, quiet.records, ran, len(todo.done), interrupted, wall_s, quiet.taken, options.shard,
-        driver.stopped_by,
+        driver.stopped_by, evicted,
     )  # fmt: skip
 
 
-def growth_of(planner: Planner, replayed: Replay, note: "Note") -> "Growth | None":
-    """What adds trials to the plan of a study while it runs; None where all are known beforehand."""
-    if planner.spec.search.sampled:
-        # Optuna and pandas take a while to import.
-        from orchestrator.sampling import SampledSearch
+def _evict(plan: Plan, options: Options, observer: SweepObserver) -> Removed:
+    """What the study does not keep after its end goes, where nothing of it is left to run."""
+    layout, study = options.layout, plan.spec.study
+    if plan.spec.keep == "all" or runner_of(layout, study, but=lock_name(study, options.shard)) is not None:
+        return Removed()
+    replayed = replay(layout.ledger)  # what other shards have finished meanwhile, too
+    if missing(plan, with_stops(replayed.records, replayed.events.get(plan.spec.search_name, ())), layout).stages:
+        return Removed()
+    from orchestrator.retention.eviction import evict
 
-        events = replayed.events.get(planner.spec.search_name, ())
-        return SampledSearch(planner, events, replayed.records, note)
-    if planner.spec.search.repeats == "adaptive":
-        from orchestrator.growth import AdaptiveRepeats
-
-        return AdaptiveRepeats(planner)
-    return None
-
-
-def _grow_from_store(growth: "Growth", records: Mapping[str, StageRecord], layout: Layout) -> None:
-    """Add trials until one has something to run: a search that is finished starts no runner."""
-    while not growth.exhausted:
-        pending = {stage.key for stage in missing(growth.plan, records, layout).stages}
-        if pending or not growth.grow(records, pending, room=1):
-            return
+    removed, why_not = evict(plan, Site(layout, options.data_root, options.code_folder), replayed)
+    if why_not:
+        observer.warned(why_not)
+    return removed
 
 
 def _export(growth: "Growth", spec: StudySpec, path: Path) -> None:

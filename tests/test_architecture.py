@@ -70,6 +70,10 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.memory": set(),
     "orchestrator.lines": {"errors", "spec", "trainables.config", "trainables.model_names"},
     "orchestrator.plan": {"errors", "lines", "memory", "spec", "trainables.config", "trainables.keys"},
+    "orchestrator.retention": {
+        "errors", "durable", "layout", "ledger", "locks", "plan", "planning", "rungs", "runner.base", "shards", "spec",
+        "analysis",
+    },
     "orchestrator.sources": {"errors", "trainables.errors", "trainables.sources"},
     "orchestrator.durable": {"storage", "trainables.data.whole"},
     "orchestrator.spool": {"errors", "durable", "storage"},

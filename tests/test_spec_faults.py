@@ -297,7 +297,7 @@ WRONG_FILES: dict[str, tuple[str, list[str]]] = {
         [
             "line 1, column 1: [1] is no study; a study is a mapping with the keys study, base, axes, "
             "zip, when, exclude, "
-            "seeds, objectives, search, resources, retry"
+            "seeds, objectives, search, resources, retry, artifacts"
         ],
     ),
     "a leaf that the plan fills in": (

@@ -167,6 +167,7 @@ class _Reader:
         check_guided(search, objectives, self._node("objectives"), self.faults)
         resources = demands.resources(self._node("resources"), self.faults, cuda_here)
         retry = demands.retry(self._node("retry"), self.faults)
+        keep = settings.keep(self._node("artifacts"), self.faults)
         if self.faults:
             return None
         base = {name: node.plain() for name, node in self.base.items()}
@@ -174,8 +175,9 @@ class _Reader:
         if "resources" in tree and not self.elsewhere:
             tree["resources"] = demands.settled_devices(tree["resources"], resources)
         found = StudySpec(
-            study, question, base, free, zips, when, excludes, seeds, objectives, search, resources, retry, source, tree
-        )
+            study, question, base, free, zips, when, excludes, seeds, objectives, search, resources, retry, keep,
+            source, tree,
+        )  # fmt: skip
         self._check_cells(found)
         return found
 

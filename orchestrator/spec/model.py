@@ -58,6 +58,9 @@ class Axis:
         return self.path.partition(".")[2]
 
 
+Keep = Literal["all", "front", "parents"]
+KEEP: tuple[Keep, ...] = get_args(Keep)
+
 SearchName = Literal["grid", "random", "tpe", "nsga2", "nsga3", "qmc"]
 Repeats = Literal["full", "adaptive"]
 SEARCH_NAMES: tuple[SearchName, ...] = get_args(SearchName)
@@ -124,7 +127,11 @@ class SearchSpec:
 
 @dataclass(frozen=True, slots=True)
 class StudySpec:
-    """One study. `base` holds what the file says and no defaults; an axis is varied where its `when` holds."""
+    """One study. `base` holds what the file says and no defaults; an axis is varied where its `when` holds.
+
+    `keep` says which outputs of stages stay after its end: all, those that its front is made of, or those that further
+    cells would start from.
+    """
 
     study: str
     question: str
@@ -138,6 +145,7 @@ class StudySpec:
     search: SearchSpec
     resources: Resources
     retry: Retry
+    keep: Keep
     source: str
     tree: Mapping[str, Value]
 
@@ -148,8 +156,8 @@ class StudySpec:
 
     @property
     def search_name(self) -> str:
-        """Names a search by all that its study says but how many trials it may take, and how patiently it is run."""
-        tree = {key: value for key, value in self.tree.items() if key != "retry"}
+        """Names a search by all that its study says, but how many trials it may take and what else changes no trial."""
+        tree = {key: value for key, value in self.tree.items() if key not in ("retry", "artifacts")}
         if isinstance(search := tree.get("search"), Mapping):
             tree["search"] = {key: value for key, value in search.items() if key != "trials"}
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,9 +8,12 @@ from orchestrator.spec.leaves import leaf_paths, sections
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, parse
 
-TOP = ("study", "base", "axes", "zip", "when", "exclude", "seeds", "objectives", "search", "resources", "retry")
+TOP = (
+    "study", "base", "axes", "zip", "when", "exclude", "seeds", "objectives", "search", "resources", "retry",
+    "artifacts",
+)  # fmt: skip
 _FLAT = ("axes", "when")
-_NESTED = ("objectives", "search", "base")
+_NESTED = ("objectives", "search", "artifacts", "base")
 _DEEP = ("resources", "retry")
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 from orchestrator.failures import RETRIES
 from orchestrator.spec.demands import DEVICES, KINDS
 from orchestrator.spec.leaves import OBSERVED, SectionFacts, sections
-from orchestrator.spec.model import REPEATS, SEARCH_NAMES
+from orchestrator.spec.model import KEEP, REPEATS, SEARCH_NAMES
 
 Schema = dict[str, Any]
 
@@ -45,6 +45,11 @@ def study_schema() -> Schema:
             "search": _search(),
             "resources": _resources(),
             "retry": _retry(),
+            "artifacts": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {"keep": {"enum": list(KEEP), "default": "all"}},
+            },
         },
     }
 

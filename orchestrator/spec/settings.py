@@ -6,8 +6,8 @@ from typing import cast
 
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
 from orchestrator.errors import Fault, TableError
-from orchestrator.spec.model import MAX_CELLS
-from orchestrator.spec.wording import show
+from orchestrator.spec.model import KEEP, MAX_CELLS, Keep
+from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, Value
 
 MAX_SEED = 2**32 - 1
@@ -16,10 +16,15 @@ _TAKEN = ("reference",)
 _TIMED = ("latency_ms", "latency_iqr_ms", "latency_ratio", "latency_same_runtime_ratio", "runtime_agreement")
 
 
+def is_study_name(text: str) -> bool:
+    """Whether a study may be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
 def study_name(node: Node, faults: list[Fault]) -> str:
     """A name that is a folder of its own below the results."""
     name = node.plain()
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_study_name(name):
         message = f"{show(name)} must be text: a letter or digit, then at most 63 of A-Z a-z 0-9 . _ -"
         faults.append(node.fault("study", message))
     elif name in _TAKEN:
@@ -68,6 +73,19 @@ def objectives(node: Node | None, faults: list[Fault], *, timed: bool = True) ->
             message = "is only measured where base.latency is set, as in base: {latency: {runtimes: [openvino]}}"
             faults.append(item.key_fault(f"objectives.{column}", message))
     return tuple(found)
+
+
+def keep(node: Node | None, faults: list[Fault]) -> Keep:
+    """Which outputs stay after the study's end; absent: all."""
+    item = node.only("artifacts", ("keep",), faults).get("keep") if node else None
+    if item is None:
+        return "all"
+    value = item.plain()
+    if value not in KEEP:
+        message = f"{show(value)} must be one of {', '.join(KEEP)}{meant(str(value), KEEP)}"
+        faults.append(item.fault("artifacts.keep", message))
+        return "all"
+    return value
 
 
 def count(node: Node | None, key: str, bounds: tuple[int, int], faults: list[Fault]) -> int | None:

@@ -1,0 +1,1 @@
+"""What stays of a results root: which study wants what, and how the rest goes."""
