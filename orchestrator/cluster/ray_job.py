@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from orchestrator.cluster.outcome import AGAIN, DETACHED, RESUMABLE, Say, sweep_code
+from orchestrator.cluster.outcome import AGAIN, RESUMABLE, Say, leaving, sweep_code
 from orchestrator.cluster.request import Request, shell
 from orchestrator.cluster.shipment import STUDY_FILE, shipped, write
 from orchestrator.errors import RunError
@@ -101,16 +101,18 @@ class RayJob:
         """Send it, or find the job that runs."""
         client = _client(self._options.address)
         with _told(self._options.address):
-            job = self._running(client)
-            if job:
+            running = self._running(client)
+            job = running or self._send(client)
+        with leaving(job, self._stop(job), self._say) as left:
+            if running:
                 self._say(f"job {job} runs this study already; it is followed, nothing is sent")
             else:
-                job = self._send(client)
                 self._say(f"job {job} sent to {self._options.address}")
-        if not follow:
-            self._say(f"The same command follows it. To stop it: {self._stop(job)}")
-            return 0
-        return self._follow(client, job)
+            if not follow:
+                self._say(f"The same command follows it. To stop it: {self._stop(job)}")
+                return 0
+            return self._outcome(client, job, self._until_ended(client, job))
+        return left.code
 
     def _submission(self, attempt: int) -> dict[str, Any]:
         words = self._request.sweep(self._options.python, "--address", "auto")
@@ -151,13 +153,7 @@ class RayJob:
     def _stop(self, job: str) -> str:
         return shell(("ray", "job", "stop", "--address", self._options.address, job))
 
-    def _follow(self, client: "JobSubmissionClient", job: str) -> int:
-        try:
-            status = self._until_ended(client, job)
-        except KeyboardInterrupt:
-            self._say(f"\nno longer followed; job {job} goes on. The same command follows it again. To stop it: ")
-            self._say(self._stop(job))
-            return DETACHED
+    def _outcome(self, client: "JobSubmissionClient", job: str, status: str | None) -> int:
         if status is None:
             self._say(f"{self._options.address} no longer answers; what was finished is kept. {AGAIN}")
             return RESUMABLE

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.cluster.batch_script import batch_script
-from orchestrator.cluster.outcome import AGAIN, DETACHED, RESUMABLE, Say, sweep_code
+from orchestrator.cluster.outcome import AGAIN, RESUMABLE, Say, leaving, sweep_code
 from orchestrator.cluster.request import Request, shell
 from orchestrator.errors import RunError
 
@@ -82,16 +82,18 @@ class Slurm:
                 "there is no sbatch here: submit from a login node of the cluster, or --print the batch file and "
                 "take it there"
             )
-        job = self._running()
-        if job:
-            self._say(f"job {job} is this study already; it is followed, nothing is sent")
-        else:
-            job = self._send()
-            self._say(f"job {job} sent; it writes to {self._log(job)}")
-        if not follow:
-            self._say(f"The same command follows it. To stop it: scancel {job}")
-            return 0
-        return self._follow(job)
+        running = self._running()
+        job = running or self._send()
+        with leaving(job, f"scancel {job}", self._say) as left:
+            if running:
+                self._say(f"job {job} is this study already; it is followed, nothing is sent")
+            else:
+                self._say(f"job {job} sent; it writes to {self._log(job)}")
+            if not follow:
+                self._say(f"The same command follows it. To stop it: scancel {job}")
+                return 0
+            return self._outcome(job, self._until_ended(job))
+        return left.code
 
     @property
     def _logs(self) -> str:
@@ -135,13 +137,7 @@ class Slurm:
             raise RunError(f"{error.filename}: cannot be written: {error.strerror}. Name another --results") from error
         return _ask("sbatch", "--parsable", text=self.preview()).strip().partition(";")[0]
 
-    def _follow(self, job: str) -> int:
-        try:
-            facts = self._until_ended(job)
-        except KeyboardInterrupt:
-            self._say(f"\nno longer followed; job {job} goes on. The same command follows it again. To stop it: ")
-            self._say(f"scancel {job}")
-            return DETACHED
+    def _outcome(self, job: str, facts: Mapping[str, str]) -> int:
         state = facts.get("JobState", "")
         if state in ("COMPLETED", "FAILED"):
             return sweep_code(int(facts["ExitCode"].partition(":")[0]), self._say)
