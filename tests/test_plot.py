@@ -245,6 +245,21 @@ def test_cells_of_a_heat_map_are_means_over_the_rest(pfr: pd.DataFrame) -> None:
     assert (round(frame.get_y() + 0.45), round(frame.get_x() + 0.47)) == (rows.index("resnet20"), 0)
 
 
+def test_a_setting_with_more_seeds_weighs_no_more_in_a_heat_map(pfr: pd.DataFrame) -> None:
+    resnet8 = (pfr["model.name"] == "resnet8") & (pfr["compress.pfr"] == 0.4) & (pfr["role"] == "cell")
+    narrow = resnet8 & (pfr["model.width"] == pfr.loc[resnet8, "model.width"].min())
+    thinned = pfr[~(narrow & (pfr["seed"] > 0))]
+    own = thinned[resnet8.loc[thinned.index]]
+    expected = 100 * own.groupby("model.width")["accuracy"].mean().mean()
+    assert len(own) == 4
+    assert f"{expected:.1f}" != f"{100 * own['accuracy'].mean():.1f}"
+    figure: Any = heatmap_picture(thinned, x="compress.pfr", y="model.name")
+    row = [tick.get_text() for tick in figure.axes[0].get_yticklabels()].index("resnet8")
+    column = [tick.get_text() for tick in figure.axes[0].get_xticklabels()].index("0.4")
+    told = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert told[column, row] == f"{expected:.1f}"
+
+
 def test_an_absent_pair_stays_empty_and_the_counts_are_told(pfr: pd.DataFrame) -> None:
     gone = pfr[~((pfr["compress.pfr"] == 0.6) & (pfr["model.name"] == "resnet20"))]
     figure: Any = heatmap_picture(gone, x="compress.pfr", y="model.name", value="wall_time_s", width_mm=180)

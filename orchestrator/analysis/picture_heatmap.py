@@ -27,6 +27,7 @@ from orchestrator.analysis.picture_style import (
     settled_style,
     words_of,
 )
+from orchestrator.analysis.repeats import cell_numbers
 from orchestrator.analysis.rows import Floats, commonest_place, equals, need, numbers
 from orchestrator.analysis.settings import in_order, varied_leaves
 from orchestrator.analysis.tables import COLUMNS, is_config_column, timed_by
@@ -78,6 +79,7 @@ def heatmap_picture(
 ) -> "Figure":
     """The mean of `value` over the complete cells of the grid that agree in two leaves, whatever else differs.
 
+    The seeds of a setting are averaged first, so that one with more of them weighs no more.
     The best mean is framed where the column has a better direction. A pair of values without a complete cell is empty.
     A leaf with more numbers than fit, as a sampled one has, is put into at most eight bins. Times count only where they
     were taken where most of them were.
@@ -146,11 +148,14 @@ def _grid(rows: pd.DataFrame, x: str, y: str, value: str, most: int) -> _Grid:
         msg = f"plot: no complete cell has a value of {y if along.labels else x}, so there is no grid to draw"
         raise TableError(msg)
     table = pd.DataFrame({"x": along.codes, "y": up.codes, "value": numbers(rows, value)})
-    groups = table.groupby(["y", "x"])["value"]
+    # A setting counts once, however many seeds it has.
+    settings = table.assign(setting=cell_numbers(rows) if "seed" in rows.columns else range(len(rows)))
+    means = settings.groupby("setting").agg({"y": "first", "x": "first", "value": "mean"})
+    groups, trials = (one.groupby(["y", "x"])["value"] for one in (means, table))
     size = len(up.labels), len(along.labels)
     shape = pd.MultiIndex.from_product([range(size[0]), range(size[1])], names=["y", "x"])
     means, counts = (
-        np.asarray(found.reindex(shape), dtype=np.float64).reshape(size) for found in (groups.mean(), groups.count())
+        np.asarray(found.reindex(shape), dtype=np.float64).reshape(size) for found in (groups.mean(), trials.count())
     )
     binned = [name for name, axis in ((x, along), (y, up)) if axis.binned]
     return _Grid(means, counts, along.labels, up.labels, binned)
