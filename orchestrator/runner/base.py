@@ -194,13 +194,15 @@ class Driver:
 
     @property
     def finished_or_drained(self) -> bool:
-        """Whether a runner has nothing to do; one that has not begun has."""
-        return self.draining or (self._schedule is not None and self.finished)
+        """Whether a runner has nothing to do."""
+        return self.draining or self.finished
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more is to be handed out or awaited."""
-        return self.schedule.finished and (self._growth is None or self._growth.exhausted)
+        """Whether nothing more is to be handed out or awaited; not so before a runner has begun."""
+        if self._schedule is None:
+            return False
+        return self._schedule.finished and (self._growth is None or self._growth.exhausted)
 
     def take(self) -> Task | None:
         """The next task; None while draining or while everything left waits for running stages."""

@@ -49,7 +49,13 @@ def main(descriptor: int) -> None:
         pass  # the driver has left
     except Exception as error:
         with contextlib.suppress(OSError):
-            wire.send(Broken(f"{type(error).__name__}: {error}".strip().splitlines()[0][:600]))
+            wire.send(Broken(_said(error)))
+
+
+def _said(error: Exception) -> str:
+    """An error's first line; its type too, where it is none of ours."""
+    kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+    return f"{kind}{error}".strip().partition("\n")[0][:600]
 
 
 def _serve(wire: Connection, order: Order) -> None:
@@ -130,10 +136,7 @@ def _start(cores: int) -> None:
                 logging_level=logging.ERROR,
             )
     except Exception as error:  # Ray raises no narrower one where its processes are too slow to start
-        raise RefusedError(
-            f"Ray did not start: {error} Nothing was run. A machine that is busy with other work may need a second "
-            "try; --runner serial needs no Ray."
-        ) from error
+        raise RuntimeError(f"Ray did not start: {error}") from error
 
 
 @contextlib.contextmanager
