@@ -30,6 +30,7 @@ from orchestrator.label_command import add_label_command
 from orchestrator.live_log import LiveLogs, target
 from orchestrator.log_command import add_log_command
 from orchestrator.merge_command import add_merge_command
+from orchestrator.methods_command import add_methods_command
 from orchestrator.plot_command import add_plot_command
 from orchestrator.report.command import add_report_commands
 from orchestrator.retention_command import add_retention_commands
@@ -173,6 +174,7 @@ def _add_deploy_commands(commands: Subparsers) -> None:
 def _add_reference_commands(commands: Subparsers) -> None:
     columns = command_parser(commands, "columns", _columns, "what each column means: unit, direction, determinism")
     columns.add_argument("--json", action="store_true", help="print JSON")
+    add_methods_command(commands)
     studies = command_parser(commands, "studies", _studies, "the shipped studies and those with results")
     add_results(studies)
     command_parser(commands, "schema", _schema, "the JSON schema of a study file, for editors")

@@ -166,6 +166,7 @@ def test_only_the_screens_print_and_only_the_commands_exit() -> None:
         "orchestrator.reports",
         "orchestrator.answers",
         "orchestrator.loggers.follow",
+        "orchestrator.methods_command",
         "trainables.__main__",
     }
     for module, path in modules():
