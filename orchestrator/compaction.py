@@ -1,6 +1,7 @@
 """Plan and stage records -> the Parquet tables of a study."""
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
@@ -134,7 +135,10 @@ def _drop(baseline: float | None, accuracy: float | None) -> float | None:
 
 
 def _seconds(finished: Sequence[StageRecord]) -> Row:
-    busy = {record.kind: record.busy_s for record in finished if record.status == "complete"}
+    busy = Counter[str]()
+    for record in finished:
+        if record.status == "complete":
+            busy[record.kind] += record.busy_s
     if "select" in busy:
         busy["select"] = _selecting(finished)["select_s"]
     spent = [busy[kind] for kind in ("select", "train", "compress") if kind in busy]

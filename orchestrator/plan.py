@@ -49,7 +49,7 @@ class Trial:
     @property
     def kinds(self) -> tuple[StageKind, ...]:
         """The kind of each stage of the path."""
-        compress: list[StageKind] = ["compress"] if self.config.compress else []
+        compress: list[StageKind] = ["compress" for _ in self.config.compress.stages()] if self.config.compress else []
         select: list[StageKind] = ["select" for _ in self.path[: -2 - len(compress)]]
         return (*select, "train", *compress, "evaluate")
 

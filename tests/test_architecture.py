@@ -40,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "trainables.runtimes.deployed": {"errors", "models.compact", "data.pictures", "export", "runtimes"},
     "trainables.measure": {"config", "errors", "quantize", "pruning", "data", "models", "training", "runtimes"},
     "trainables.stages": {
-        "config", "errors", "keys", "quantize", "pruning", "data", "models", "training", "methods", "active", "export",
+        "config", "method_config", "errors", "keys", "quantize", "pruning", "data", "models", "training", "methods",
+        "active", "export",
         "measure", "runtimes", "sources",
     },
     "trainables.__main__": {

@@ -194,7 +194,7 @@ STUDIES = {
     "group_sparsity": 24,
     "low_rank": 36,
     "xnet": 27,
-    "methods": 63,
+    "methods": 72,
     "binary_methods": 18,
 }
 

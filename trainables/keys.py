@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from trainables.config import CompressConfig, CostConfig, Device, ModelConfig, Section, SelectConfig, TrialConfig
 
@@ -108,7 +108,7 @@ class PathFinder:
         method: CompressConfig | None = self._canonical_of(config.compress)
         selection = self._selection(config, select) if select else ()
         train = self._step("train", config, select, None, _NO_COST)
-        compress = (self._step("compress", config, select, method, _NO_COST),) if method else ()
+        compress = [self._step("compress", config, select, part, _NO_COST) for part in self._parts(method)]
         return *selection, train, *compress, self._step("evaluate", config, select, method, config.cost)
 
     def _canonical_of(self, section: Any) -> Any:
@@ -120,6 +120,11 @@ class PathFinder:
             canonical = section.canonical()
             known = self._canonical[id(section)] = section, self._same.setdefault(canonical, canonical)
         return known[1]
+
+    def _parts(self, method: CompressConfig | None) -> list[CompressConfig]:
+        """A method, or the steps of a pipeline; equal ones are one object."""
+        parts = () if method is None else method.stages()
+        return [cast("CompressConfig", self._same.setdefault(part, part)) for part in parts]
 
     def _selection(self, config: TrialConfig, select: SelectConfig) -> tuple[_Step, ...]:
         """The initial draw and the rounds up to the one that reaches the budget, all on one chain per trajectory."""

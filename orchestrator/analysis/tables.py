@@ -129,6 +129,28 @@ _MEASURED = (
     ),
     Column("layer_compression_max", "1", "max", True, "double", "the largest ratio of dense to stored bits of a layer"),
     Column("pfr_achieved", "fraction", "max", True, "double", "share of the filters in scope that were removed"),
+    *(
+        column
+        for step in range(1, 5)
+        for column in (
+            Column(
+                f"step_{step}_bytes",
+                "bytes",
+                "min",
+                True,
+                "int64",
+                f"`packed_bytes` if step {step} of a pipeline (`combine`) were its last; null in other rows",
+            ),
+            Column(
+                f"step_{step}_val_accuracy",
+                "fraction",
+                "max",
+                True,
+                "double",
+                f"`val_accuracy` after the last epoch of step {step}; null in other rows",
+            ),
+        )
+    ),
     Column(
         "bits_per_weight",
         "bits",

@@ -16,6 +16,8 @@ from trainables.method_config.binary import BinaryFields as BinaryFields
 from trainables.method_config.binary import DabnConfig as DabnConfig
 from trainables.method_config.binary import HybridConfig as HybridConfig
 from trainables.method_config.binary import StqConfig as StqConfig
+from trainables.method_config.combine import CombineConfig as CombineConfig
+from trainables.method_config.combine import PipelineStep as PipelineStep
 from trainables.method_config.pruning import GroupSparsityConfig as GroupSparsityConfig
 from trainables.method_config.pruning import L1PruneConfig as L1PruneConfig
 from trainables.method_config.pruning import PruneFields as PruneFields
@@ -35,6 +37,7 @@ CompressConfig = Annotated[
     | LowRankConfig
     | ExpandConfig
     | XnetConfig
+    | CombineConfig
     | FinetuneConfig,
     Field(discriminator="method", description="compression after training; absent: none"),
 ]

@@ -34,6 +34,14 @@ class CompressBase(Section):
         """Weight binarization with the same bits and schedule, baseline `binary`; None: none is comparable."""
         return None
 
+    def stages(self) -> "tuple[CompressBase, ...]":
+        """What is trained one after the other, each as a stage: itself, or the steps of a pipeline."""
+        return (self,)
+
+    def trained(self) -> "CompressBase":
+        """The method that a stage of this config trains."""
+        return self
+
     def inert(self) -> frozenset[str]:
         """Leaves that have no effect given the others; they are left out of the key."""
         return frozenset()

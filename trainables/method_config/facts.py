@@ -100,6 +100,13 @@ METHOD_FACTS: Mapping[str, MethodFacts] = {
         f"{_PLAIN_FP32}; many small groups are slow there, see block",
         "groups and blocks have to divide the channels; a linear layer has to read one vector an image",
     ),
+    "combine": MethodFacts(
+        "the claim of the sources' theses that methods add up",
+        "methods one after the other, each a stage that pipelines with the same beginning share",
+        "what the steps leave",
+        "what runs the networks of the last step",
+        "two to four steps; one that leaves few bits comes last; xnet before nothing that cuts or splits",
+    ),
     "finetune": MethodFacts(
         "no paper: the baseline dense_finetuned",
         "nothing compressed, the parent trained on",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from trainables.config import CompressBase, CompressConfig, FinetuneConfig, L1PruneConfig, StqConfig
+from trainables.config import CompressBase, FinetuneConfig, L1PruneConfig, StqConfig
 from trainables.method_config import (
     DabnConfig,
     DecomposeConfig,
@@ -39,9 +39,12 @@ METHODS: dict[type[CompressBase], Callable[[Any], Method]] = {
 }
 
 
-def create(config: CompressConfig, seed: int = 0) -> Method:
-    """A fresh method for `config`, by the type of its canonical form (`binary` is STQ at PFR 0)."""
-    canonical = config.canonical()
+def create(config: CompressBase, seed: int = 0) -> Method:
+    """A fresh method for `config`, by the type of its canonical form (`binary` is STQ at PFR 0).
+
+    A pipeline is none: each of its steps is a stage with a method of its own.
+    """
+    canonical = config.trained().canonical()
     method = METHODS[type(canonical)](canonical)
     method.seed = seed
     return method

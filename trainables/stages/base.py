@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from trainables.config import TrialConfig
 from trainables.data.load import Dataset
 from trainables.export import compact
+from trainables.export.packed import PackedHeader
 from trainables.models.build import build
 from trainables.models.compact import Compact
 
@@ -49,3 +50,15 @@ def restore(config: TrialConfig, data: Dataset, artifact: bytes) -> Compact:
 
     """
     return compact.restore(empty_model(config, data), artifact)
+
+
+def header(config: TrialConfig, data: Dataset) -> PackedHeader:
+    """What a packed file of this trial says of its network and its images."""
+    return PackedHeader(
+        model=config.model,
+        channels=int(data.mean.numel()),
+        classes=data.classes,
+        image_size=int(data.test.images.shape[-1]),
+        mean=tuple(data.mean.tolist()),
+        std=tuple(data.std.tolist()),
+    )

@@ -9,12 +9,12 @@ from trainables.config import Device, TrialConfig
 from trainables.data.load import Dataset, Split, normalise
 from trainables.data.samples import checked_images
 from trainables.errors import PackedFileError
-from trainables.export.packed import PackedHeader, pack, unpack
+from trainables.export.packed import pack, unpack
 from trainables.measure.cost import cost, ratios
 from trainables.measure.interval import wilson
 from trainables.models.compact import Compact
 from trainables.quantize import replace_module
-from trainables.stages.base import Outcome, empty_model, restore
+from trainables.stages.base import Outcome, empty_model, header, restore
 from trainables.training.loop import accuracy, predict
 
 LOGIT_TOLERANCE = 3e-5
@@ -34,7 +34,7 @@ def evaluate(config: TrialConfig, data: Dataset, device: Device, parent: bytes) 
 
     """
     network = restore(config, data, parent)
-    packed = pack(network, _header(config, data))
+    packed = pack(network, header(config, data))
     # the config was planned, and no plan holds a user's own code without --allow-code
     reloaded, _ = unpack(packed, allow_code=True)
     model = reloaded.model
@@ -45,17 +45,6 @@ def evaluate(config: TrialConfig, data: Dataset, device: Device, parent: bytes) 
     tested = _accuracy(_correct(logits, data.test), len(data.test))
     val_accuracy = accuracy(model, data.val, data, device=device)
     return Outcome(packed, {**tested, "val_accuracy": val_accuracy, **measured})
-
-
-def _header(config: TrialConfig, data: Dataset) -> PackedHeader:
-    return PackedHeader(
-        model=config.model,
-        channels=int(data.mean.numel()),
-        classes=data.classes,
-        image_size=int(data.test.images.shape[-1]),
-        mean=tuple(data.mean.tolist()),
-        std=tuple(data.std.tolist()),
-    )
 
 
 def _check_equal(packed: Compact, unpacked: Compact, data: Dataset, device: Device) -> None:
