@@ -1,7 +1,7 @@
 """Plan and stage records -> the Parquet tables of a study."""
 
 import io
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
@@ -135,7 +135,7 @@ def _drop(baseline: float | None, accuracy: float | None) -> float | None:
 
 
 def _seconds(finished: Sequence[StageRecord]) -> Row:
-    busy = Counter[str]()
+    busy: defaultdict[str, float] = defaultdict(float)
     for record in finished:
         if record.status == "complete":
             busy[record.kind] += record.busy_s
