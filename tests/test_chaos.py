@@ -29,7 +29,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def finished(bench: Bench) -> Scene:
     """A study that nobody touched, in a folder of its own."""
     scene = bench.scene(one_cell(), Tally("none"))
-    shutil.copytree(bench.folder / "reference-points", scene.folder, dirs_exist_ok=True)
+    shutil.copytree(bench.untouched(one_cell()), scene.folder, dirs_exist_ok=True)
     scene.compare()
     assert scene.tally.details == []
     return scene

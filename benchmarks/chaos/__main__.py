@@ -11,15 +11,17 @@ import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.chaos import clock_faults, ray_faults, serial_faults, store_faults
+from benchmarks.chaos import clock_faults, object_faults, ray_faults, serial_faults, stage_faults, store_faults
 from benchmarks.chaos.bench import Bench
 from benchmarks.chaos.tally import Tally, markdown
 
 FAULTS: Mapping[str, tuple[Callable[[Bench, int], Tally], int]] = {
     **serial_faults.FAULTS,
     **store_faults.FAULTS,
+    **object_faults.FAULTS,
     **clock_faults.FAULTS,
     **ray_faults.FAULTS,
+    **stage_faults.FAULTS,
 }
 """Each with how often it is done."""
 

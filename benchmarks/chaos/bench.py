@@ -20,15 +20,21 @@ class Bench:
         self.folder = folder
         self.random = random.Random(seed)
         self.warm = Warm(folder / "runs")
-        self._references: dict[Study, Reference] = {}
+        self._references: dict[Study, tuple[Reference, Path]] = {}
         self._moments: dict[Study, list[str]] = {}
         self._scenes = itertools.count(1)
 
     def reference(self, study: Study) -> Reference:
-        """What the study gives when nobody touches it."""
+        """What the study gives when nobody touches it; made once."""
         if study not in self._references:
-            self._references[study] = reference(self.warm, self.folder / f"reference-{study.name}", study)
-        return self._references[study]
+            folder = self.folder / f"reference-{len(self._references)}"
+            self._references[study] = reference(self.warm, folder, study), folder
+        return self._references[study][0]
+
+    def untouched(self, study: Study) -> Path:
+        """The folder in which nobody touched the study."""
+        self.reference(study)
+        return self._references[study][1]
 
     def scene(self, study: Study, tally: Tally) -> Scene:
         """A fresh results root."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,11 +20,22 @@ GONE_S = 60.0
 class ColdRun:
     """A command that runs, or has run; of its stages nothing is written down (`noted`)."""
 
-    def __init__(self, words: Sequence[object], cwd: Path, output: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        words: Sequence[object],
+        cwd: Path,
+        output: Path,
+        environment: Mapping[str, str],
+        group: Path | None = None,
+    ) -> None:
         self._output = output
+        command = [sys.executable, "-m", "orchestrator.cli", *map(str, words)]
+        if group is not None:
+            enter = f"echo $$ > {shlex.quote(str(group / 'cgroup.procs'))} && exec {shlex.join(command)}"
+            command = ["sh", "-c", enter]
         with output.open("wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.cli", *map(str, words)], cwd=cwd, stdin=subprocess.DEVNULL,
+                command, cwd=cwd, stdin=subprocess.DEVNULL,
                 stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment},
             )  # fmt: skip
         self.began_at = time.time()

@@ -51,11 +51,13 @@ class Scene:
         self._before[run] = before
         return run
 
-    def sweep_cold(self, *words: str, environment: Mapping[str, str] | None = None) -> ColdRun:
-        """Begin a sweep on Ray, as a user does."""
+    def sweep_cold(
+        self, *words: str, environment: Mapping[str, str] | None = None, within: Path | None = None
+    ) -> ColdRun:
+        """Begin a sweep as a user does; `within` is the control group it is put into."""
         before = stages(self.root)
         words = ("sweep", f"{self.study.name}.yaml", *words)
-        run = ColdRun(words, self.folder, self.folder / f"output-{len(self._before)}", environment or {})
+        run = ColdRun(words, self.folder, self.folder / f"output-{len(self._before)}", environment or {}, within)
         self._before[run] = before
         return run
 
@@ -117,12 +119,14 @@ class Scene:
 
 def sweep_words(study: Study, *words: str) -> list[str]:
     """`sweep STUDY` in this process, results beside the study."""
-    return ["sweep", f"{study.name}.yaml", "--runner", "serial", *words]
+    return ["sweep", f"{study.name}.yaml", "--runner", "serial", *study.words, *words]
 
 
 def write_study(folder: Path, study: Study) -> None:
-    """Put the study file where `sweep_words` names it."""
+    """Put the study file where `sweep_words` names it, with what belongs beside it."""
     (folder / f"{study.name}.yaml").write_text(study.text)
+    for path in study.files:
+        shutil.copy(path, folder)
 
 
 def reference(warm: Warm, folder: Path, study: Study) -> Reference:

@@ -24,7 +24,7 @@ def small_disks(bench: Bench, times: int) -> Tally:
     tally = Tally("full disk, then more room", "a tmpfs smaller than the results")
     for _ in range(times):
         scene = bench.scene(pfr_study(), tally)
-        needed = _pages(bench.folder / f"reference-{scene.study.name}" / "results")
+        needed = _pages(bench.untouched(scene.study) / "results")
         with _disk(scene.root, f"{round(bench.random.uniform(0.1, 0.9) * needed) * PAGE}") as remount, scene.watched():
             if remount is None:
                 return _not_permitted(tally)

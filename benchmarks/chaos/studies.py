@@ -1,14 +1,17 @@
 """Small studies on digits: seconds of work, and every kind of stage."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study file."""
+    """A study file, what lies beside it, and what a command that reads it must be given."""
 
     name: str
     text: str
+    files: tuple[Path, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 def pfr_study(name: str = "kills", *, epochs: int = 2, pfrs: str = "[0, 0.5]", seeds: int = 2) -> Study:
