@@ -154,6 +154,20 @@ def test_a_worker_that_dies_between_parent_and_child_leaves_the_child_ready() ->
     assert again.stages == (evaluate,)
 
 
+def test_a_stage_that_is_handed_out_again_is_in_a_task_of_another_name() -> None:
+    """Its last worker may be known to have ended only when the next one has it already."""
+    stages = forest(1, [0.5])[:1]
+    schedule = Schedule(stages, {}, Estimator(), workers=1)
+    first = schedule.take()
+    schedule.give_back([stages[0].key])
+    second = schedule.take()
+    assert first is not None
+    assert second is not None
+    assert first.stages == second.stages
+    assert first.name != second.name
+    assert dataclasses.replace(first, rungs={}).name == first.name
+
+
 def test_a_stage_that_kills_its_worker_takes_no_other_with_it() -> None:
     """Stages that were only packed with it are handed out again without it, and none of them fails."""
     stages = forest(1, [0.01 * n for n in range(1, 31)])

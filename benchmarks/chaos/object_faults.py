@@ -4,13 +4,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.object_store import Bucket, Faults, running
-
 from benchmarks.chaos.bench import Bench
 from benchmarks.chaos.cold import ColdRun
 from benchmarks.chaos.scene import LONGEST_S, Scene
 from benchmarks.chaos.studies import pfr_study
 from benchmarks.chaos.tally import Tally
+from tests.object_store import Bucket, Faults, running
 
 HARM = Faults(delay=0.1, delay_s=0.3, error=0.1, drop=0.03, lose=0.03)
 """One request in four is harmed."""

@@ -1,5 +1,6 @@
 """What passes between driver and worker; imports no tensor library."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ class Task:
 
     `parent_sha256` holds the hash of each parent that is not itself in the task; `attempts` counts from 1. `demands`
     are what each stage is given; a worker that has the place for one of them has it for all. `rungs` are the epochs at
-    whose ends a stage may have to pause.
+    whose ends a stage may have to pause. `name` tells it from all others, also from one that held the same stages: a
+    stage may be with its next worker before the last one is known to have ended.
     """
 
     stages: tuple[Stage, ...]
@@ -24,11 +26,7 @@ class Task:
     attempts: Mapping[str, int]
     demands: Mapping[str, Demand]
     rungs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Names the task among those that are handed out."""
-        return self.stages[0].key
+    name: str = field(default_factory=lambda: secrets.token_hex(8), compare=False)
 
     @property
     def demand(self) -> Demand:
