@@ -85,10 +85,7 @@ def _front(terminal: Console, df: "pd.DataFrame", spec: StudySpec) -> "pd.DataFr
     whole = (
         f"{configs * len(spec.seeds):,} that {len(spec.seeds)} seeds of each of {plural(configs, 'config')} would be"
     )
-    say(
-        terminal,
-        f"{plural(len(cells), 'trial')} in place of the {whole}; compared by what all seeds are expected to give",
-    )
+    say(terminal, f"{plural(len(cells), 'trial')} in place of the {whole}")
     return df.pareto.front(spec.objectives, over="expected", seeds=spec.seeds)
 
 
@@ -146,6 +143,7 @@ def front_table(
     for row in ordered.head(shown).to_dict("records"):
         table.add_row(*(_cell(row, name) for name in columns))
     notes = ["mean ± standard deviation of the seeds"] if "n_seeds" in front.columns else []
+    notes += ["compared by what all seeds are expected to give"] if front.attrs.get("over") == "expected" else []
     notes += [f"{len(front) - shown} more points"] if len(front) > shown else []
     table.caption = "; ".join(notes) or None
     return table

@@ -346,6 +346,7 @@ def test_the_front_of_repeats_may_have_no_member_and_losses_of_zero(swept: Formu
     spec = swept.planner(REPEATS.replace("accuracy: max", "accuracy: {max: 5%}")).spec
     nobody = of_repeats({0.1: {2: None, 0: 0.5}, 0.2: {0: 0.5}}, spec)
     assert nobody.empty
+    assert nobody.attrs["over"] == "expected"
     assert nobody.attrs["left_out_because"] == {"status": 1, "mixed_hosts": 0, "missing": 0, "gap": 2}
     assert of_repeats({0.1: {2: None}}, spec).empty
     found = of_repeats({0.1: {2: 0.0, 0: 0.1}, 0.2: {2: 0.5}, 0.3: {2: 0.3, 0: 0.6}}, spec)

@@ -147,10 +147,15 @@ def _first_seeds(
 
 
 def told(df: pd.DataFrame, taking_part: Compared, mask: Mask, question: Question, confidence: float) -> pd.DataFrame:
-    """Those of the rows that take part, shape (taking part,); means of cells with their intervals."""
+    """Those of the rows that take part, shape (taking part,); means of cells with their intervals.
+
+    `attrs["over"]` says so where not these means were compared, but expected ones.
+    """
     found = taking_part.rows(mask)
     if question.over is None:
         return found
+    if question.over == "expected":
+        found.attrs["over"] = question.over
     kept = np.append(np.where(mask, np.cumsum(mask) - 1, -1), -1)
     seen = _reported(df, taking_part.wanted, question.select_on)
     return with_intervals(found, df.iloc[taking_part.trials], kept[taking_part.part], seen, confidence)
