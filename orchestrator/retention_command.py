@@ -75,11 +75,11 @@ def _rm(options: argparse.Namespace) -> int:
     from orchestrator.ledger import replay
     from orchestrator.locks import study_lock
     from orchestrator.retention.removal import alone
-    from orchestrator.retention.study import folder_of, leaving, refuse_running, remove_study
+    from orchestrator.retention.study import check_begun, leaving, refuse_running, remove_study
 
     site, study = _site(options), options.study
     layout = site.layout
-    folder_of(layout, study)
+    check_begun(layout, study)
     with study_lock(layout.lock(study), "") as other:
         refuse_running(layout, study, other)
         _say_rm(study, leaving(study, site, replay(layout.ledger)))

@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.plan": {"errors", "lines", "memory", "spec", "trainables.config", "trainables.keys"},
     "orchestrator.retention": {
         "errors", "durable", "layout", "ledger", "locks", "plan", "planning", "rungs", "runner.base", "shards", "spec",
-        "analysis",
+        "analysis", "storage",
     },
     "orchestrator.sources": {"errors", "trainables.errors", "trainables.sources"},
     "orchestrator.durable": {"storage", "trainables.data.whole"},

@@ -10,6 +10,8 @@ from orchestrator.durable import Stored
 from orchestrator.layout import Layout
 from orchestrator.ledger import Replay
 from orchestrator.retention.wishes import Wish
+from orchestrator.storage.places import AnyPath
+from orchestrator.storage.remote import RemotePath
 
 Kind = Literal["output", "checkpoint", "temporary file", "drain mark", "file"]
 KINDS: tuple[Kind, ...] = ("output", "checkpoint", "temporary file", "drain mark")
@@ -89,13 +91,20 @@ def _begun(wishes: Sequence[Wish], done: Set[str], *, checkpoints: bool) -> froz
 
 def _temporary(layout: Layout, now: float) -> Iterator[Piece]:
     """Files that were being written when their writer was killed."""
-    store = layout.root / ".store"
+    for path in _hidden(layout.root):
+        if TEMPORARY.fullmatch(path.name) and path.is_file():
+            facts = path.stat()
+            if now - facts.st_mtime > YOUNG_S:
+                yield Piece("temporary file", below(layout.root, path), facts.st_size)
+
+
+def _hidden(root: AnyPath) -> Iterator[AnyPath]:
+    """Files whose names begin with a dot, where we write any."""
+    if isinstance(root, RemotePath):
+        yield from (path for path, _ in root.files(recursive=True) if path.name.startswith("."))
+        return
     for pattern in (".*", ".store/.*", ".store/*/.*", "*/.*"):
-        for path in layout.root.glob(pattern):
-            if TEMPORARY.fullmatch(path.name) and path.is_file() and path != store:
-                facts = path.stat()
-                if now - facts.st_mtime > YOUNG_S:
-                    yield Piece("temporary file", _below(layout, path), facts.st_size)
+        yield from root.glob(pattern)
 
 
 def _drains(layout: Layout, now: float) -> Iterator[Piece]:
@@ -103,8 +112,11 @@ def _drains(layout: Layout, now: float) -> Iterator[Piece]:
     for path in layout.drain("x").parent.glob("*"):
         facts = path.stat()
         if now - facts.st_mtime > YOUNG_S:
-            yield Piece("drain mark", _below(layout, path), facts.st_size)
+            yield Piece("drain mark", below(layout.root, path), facts.st_size)
 
 
-def _below(layout: Layout, path: object) -> str:
-    return str(path).removeprefix(str(layout.root)).lstrip("/")
+def below(folder: AnyPath, path: AnyPath) -> str:
+    """The path relative to a folder above it, with slashes."""
+    if isinstance(path, RemotePath) and isinstance(folder, RemotePath):
+        return path.path.removeprefix(folder.path).lstrip("/")
+    return str(path).removeprefix(str(folder)).lstrip("/")

@@ -11,10 +11,12 @@ from orchestrator.ledger import Replay
 from orchestrator.locks import Holder, holder
 from orchestrator.planning import Site
 from orchestrator.retention.removal import Removed, remove
-from orchestrator.retention.rubbish import TEMPORARY, Piece
+from orchestrator.retention.rubbish import TEMPORARY, Piece, below
 from orchestrator.retention.wishes import STUDY, Wish, wish_of, wishes
 from orchestrator.shards import runner_of
 from orchestrator.spec.settings import is_study_name
+from orchestrator.storage.places import AnyPath
+from orchestrator.storage.remote import RemotePath
 
 _OURS = (
     re.compile(r"trials\.parquet|_[a-z]+\.parquet|_study\.yaml"),
@@ -38,8 +40,8 @@ class Leaving:
     reasons: Sequence[str]
 
 
-def folder_of(layout: Layout, study: str) -> Path:
-    """The folder of a study that was begun here.
+def check_begun(layout: Layout, study: str) -> None:
+    """Nothing where a study of this name was begun here.
 
     Raises:
         RunError: there is none of this name, or it leads elsewhere.
@@ -49,9 +51,8 @@ def folder_of(layout: Layout, study: str) -> Path:
     known = sorted(path.parent.name for path in layout.root.glob(f"*/{STUDY}"))
     if folder is None or study not in known:
         raise RunError(f"{layout.root}: no study {study!a}; it has {', '.join(known) or 'none'}")
-    if folder.is_symlink():
+    if isinstance(folder, Path) and folder.is_symlink():
         raise RunError(f"{folder} is a link to {folder.readlink()}; remove what it leads to where that lies")
-    return folder
 
 
 def leaving(study: str, site: Site, replayed: Replay) -> Leaving:
@@ -85,21 +86,28 @@ def _files(layout: Layout, study: str) -> tuple[list[Piece], list[str]]:
     folder = layout.study(study)
     ours, foreign = list[Piece](), list[str]()
     for path in _walk(folder):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_symlink() and any(one.fullmatch(name) for one in _OURS):
+        name = below(folder, path)
+        if not _is_link(path) and any(one.fullmatch(name) for one in _OURS):
             ours.append(Piece("file", f"{study}/{name}", path.stat().st_size))
         else:
             foreign.append(f"{study}/{name}")
     return sorted(ours, key=lambda piece: piece.path.endswith(f"/{STUDY}")), foreign
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: AnyPath) -> Iterator[AnyPath]:
     """Every file and link below a folder; links are not followed."""
+    if isinstance(folder, RemotePath):
+        yield from (path for path, _ in folder.files(recursive=True))
+        return
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
             yield from _walk(path)
         else:
             yield path
+
+
+def _is_link(path: AnyPath) -> bool:
+    return isinstance(path, Path) and path.is_symlink()
 
 
 def remove_study(study: str, found: Leaving, layout: Layout) -> Removed:
@@ -111,6 +119,8 @@ def remove_study(study: str, found: Leaving, layout: Layout) -> Removed:
     """
     removed = remove(layout, found.pieces)
     folder = layout.study(study)
+    if isinstance(folder, RemotePath):  # where a folder is there by its files alone
+        return removed
     for place in (*sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()), folder):
         if not any(place.iterdir()):
             place.rmdir()
