@@ -103,18 +103,15 @@ def _refuse_foreign(options: argparse.Namespace) -> None:
 def _checked(options: argparse.Namespace) -> "StudySpec":
     """The study with every fault told here rather than on a cluster; a folder of images is looked at there."""
     from orchestrator.layout import Layout
-    from orchestrator.plan import Planner
-    from orchestrator.precision import Precisions
-    from orchestrator.sources import Sources
+    from orchestrator.planning import Site, planner_of
     from orchestrator.spec.cells import data_configs
     from orchestrator.spec.load import load_spec
 
     spec = load_spec(options.study, options.overrides, allow_code=options.allow_code, elsewhere=True)
     if all(data.name != "imagefolder" for data in data_configs(spec)):
-        nowhere = Layout(Path("/dev/null")).probes
-        precisions = Precisions(nowhere, spec.resources.device, _say, may_probe=False)
-        sources = Sources(spec.source, Path.cwd()) if options.allow_code else None
-        _ = Planner(spec, precisions, sources).plan
+        nowhere = Layout(Path("/dev/null"))
+        site = Site(nowhere, Path(), Path.cwd() if options.allow_code else None)
+        _ = planner_of(spec, site, _say, may_probe=False).plan
     return spec
 
 
@@ -222,8 +219,7 @@ def _there(options: argparse.Namespace, spec: "StudySpec", why: str) -> tuple[st
     """Results root and data root as other machines see them; what no trial reads may be called anything."""
     from orchestrator.cluster.places import absolute_there
 
-    results, data_root = options.results, options.data_root
-    absolute_there("--results", results, why)
+    results, data_root = absolute_there("--results", options.results, why), options.data_root
     return results, absolute_there("--data-root", data_root, why) if _needs_files(spec) else data_root
 
 

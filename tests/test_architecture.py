@@ -82,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.locks": {"errors", "lease", "storage"},
     "orchestrator.ledger_lines": {"errors"},
     "orchestrator.ledger": {"errors", "failures", "durable", "ledger_lines", "spool", "storage"},
-    "orchestrator.cluster": {"errors", "trainables.errors", "trainables.sources"},
+    "orchestrator.cluster": {"errors", "storage.address", "trainables.errors", "trainables.sources"},
     "orchestrator.cluster.ray_job": {"errors", "cluster", "runner.environment"},
     "orchestrator.artifacts": {"errors", "durable", "storage"},
     "orchestrator.checkpoints": {"artifacts", "durable", "storage", "trainables.stages"},

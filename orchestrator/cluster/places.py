@@ -2,12 +2,12 @@
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from orchestrator.errors import RunError
+from orchestrator.storage.address import SHOWN, parsed
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SECRET_QUERY = re.compile(r"(secret|token|password|access_key|key_id|signature|credential)[^=&]*=", re.IGNORECASE)
 
 
 def is_uri(place: str) -> bool:
@@ -15,21 +15,26 @@ def is_uri(place: str) -> bool:
     return _SCHEME.match(place) is not None
 
 
-def refuse_secrets(option: str, place: str) -> None:
-    """A command line that is sent can be read by all who may look at a cluster's jobs.
+def _checked(option: str, place: str) -> str:
+    """A place as it may stand in a command line that others can read; file:// is a path.
 
     Raises:
         RunError: the URI holds a user, a password or a key.
+        StoreError: nothing opens such a URI.
 
     """
+    if place.startswith("file://"):
+        return unquote(place.removeprefix("file://").removeprefix("localhost"))
     if not is_uri(place):
-        return
-    parts = urlsplit(place)
-    if "@" in parts.netloc or _SECRET_QUERY.search(parts.query):
+        return place
+    address, _ = parsed(place)
+    if address.user or address.password or {name for name, _ in address.options} - SHOWN:
         raise RunError(
-            f"{option} {parts.scheme}://...: holds credentials, and what is submitted can be read by others. Give the "
-            "cluster's machines their credentials in their own environment, and name the place without them"
+            f"{option} {address.scheme}://...: holds credentials, and what is submitted can be read by others. Give "
+            "the cluster's machines theirs in their own environment, and name the place without them; of a URI's "
+            f"options {', '.join(sorted(SHOWN))} may stand there"
         )
+    return place
 
 
 def absolute_here(option: str, place: str) -> str:
@@ -37,9 +42,10 @@ def absolute_here(option: str, place: str) -> str:
 
     Raises:
         RunError: the URI holds credentials.
+        StoreError: nothing opens such a URI.
 
     """
-    refuse_secrets(option, place)
+    place = _checked(option, place)
     return place if is_uri(place) else str(Path(place).expanduser().resolve())
 
 
@@ -48,9 +54,10 @@ def absolute_there(option: str, place: str, why: str) -> str:
 
     Raises:
         RunError: it is a path relative to a folder of this machine, or a URI with credentials.
+        StoreError: nothing opens such a URI.
 
     """
-    refuse_secrets(option, place)
+    place = _checked(option, place)
     if not is_uri(place) and not Path(place).is_absolute():
         raise RunError(f"{option} {place}: is a path within a folder of this machine, and {why}")
     return place
