@@ -3,7 +3,6 @@
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -13,10 +12,14 @@ from orchestrator.analysis import tables
 from orchestrator.durable import publish
 from orchestrator.errors import StoreError
 from orchestrator.ledger import StageRecord
+from orchestrator.memory import many_objects
 from orchestrator.observations import here, latency_row, observation_rows
 from orchestrator.plan import Plan, Trial, always_varied, without_effect
 from orchestrator.storage.places import AnyPath
 from trainables.config import TrialConfig
+
+ROWS_AT_ONCE = 10_000
+"""Rows that are held as mappings at a time, on their way to columns."""
 
 Records = Mapping[str, StageRecord]
 Row = dict[str, Any]
@@ -29,25 +32,68 @@ def write_tables(folder: AnyPath, plan: Plan, records: Records) -> None:
         StoreError: the folder cannot be written.
 
     """
-    kept = [records[key] for key in plan.stages if key in records]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "trials.parquet", trial_table(plan, records))
-        _write(folder / "_stages.parquet", _table([_stage_row(record) for record in kept], tables.stages_schema()))
-        _write(folder / "_history.parquet", _table(_history_rows(kept), tables.history_schema()))
-        latencies = _table(_latency_rows(plan, records), tables.latency_schema())
-        _write(folder / "_latency.parquet", latencies)
+        with many_objects():
+            _write_all(folder, plan, records)
     except OSError as error:
         raise StoreError(f"{folder}: cannot write the tables: {error.strerror}") from error
 
 
+def _write_all(folder: AnyPath, plan: Plan, records: Records) -> None:
+    kept = [records[key] for key in plan.stages if key in records]
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "trials.parquet", trial_table(plan, records))
+    _write(folder / "_stages.parquet", stage_table(kept))
+    _write(folder / "_history.parquet", history_table(kept))
+    _write(folder / "_latency.parquet", _table(_latency_rows(plan, records), tables.latency_schema()))
+
+
 def trial_table(plan: Plan, records: Records) -> pa.Table:
     """One row a trial of the plan, cells first; what has not been computed is null."""
+    leaves = _leaf_columns(plan)
+    schema = tables.schema({name: column.type for name, column in leaves.items()})
+    names = [name for name in schema.names if name not in leaves and name != "study"]
+    own = pa.schema([schema.field(name) for name in names])
+    parts = [own.empty_table()]
+    for first in range(0, len(plan.trials), ROWS_AT_ONCE):
+        rows = [_row(trial, records) for trial in plan.trials[first : first + ROWS_AT_ONCE]]
+        parts.append(pa.table({name: [row.get(name) for row in rows] for name in names}, schema=own))
+    found = pa.concat_tables(parts).combine_chunks()
+    study = pa.array([plan.spec.study] * found.num_rows, pa.string())
+    columns = {name: found[name] for name in names} | leaves | {"study": study}
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _leaf_columns(plan: Plan) -> dict[str, pa.Array]:
+    """The config's leaves as columns; looked at once a config, of which trials of other seeds have the same."""
     varied = always_varied(plan.spec)
-    rows = [{"study": plan.spec.study, **trial_row(trial, records, varied)} for trial in plan.trials]
-    leaves = sorted({name for row in rows for name in row if tables.is_config_column(name)})
-    types = {name: pa.infer_type([row.get(name) for row in rows]) for name in leaves}
-    return _table(rows, tables.schema(types))
+    configs = {id(trial.config): trial.config for trial in plan.trials}
+    places = {name: place for place, name in enumerate(configs)}
+    rows = [_leaves(config, without_effect(config, varied)) for config in configs.values()]
+    taken = pa.array([places[id(trial.config)] for trial in plan.trials], pa.int64())
+    names = sorted({name for row in rows for name in row})
+    found = {name: pa.array([row.get(name) for row in rows]) for name in names}
+    return {name: pa.DictionaryArray.from_arrays(taken, values).dictionary_decode() for name, values in found.items()}
+
+
+def stage_table(kept: Sequence[StageRecord]) -> pa.Table:
+    """One row a finished stage."""
+    schema = tables.stages_schema()
+    found = {name: [getattr(one, name) for one in kept] for name in schema.names if hasattr(StageRecord, name)}
+    found["stage"] = [one.kind for one in kept]
+    found["earlier"] = [",".join(one.earlier) or None for one in kept]
+    found |= {name: list(map(_timestamp, found[name])) for name in ("started_at", "finished_at")}
+    return pa.table({name: found.get(name, [None] * len(kept)) for name in schema.names}, schema=schema)
+
+
+def history_table(kept: Sequence[StageRecord]) -> pa.Table:
+    """One row an epoch or a round of labelling."""
+    schema = tables.history_schema()
+    epochs = [epoch for one in kept for epoch in one.history]
+    found: dict[str, list[Any]] = {name: [epoch.get(name) for epoch in epochs] for name in schema.names}
+    found["key"] = [one.key for one in kept for _ in one.history]
+    found["stage"] = [one.kind for one in kept for _ in one.history]
+    return pa.table(found, schema=schema)
 
 
 def _write(path: AnyPath, table: pa.Table) -> None:
@@ -62,6 +108,11 @@ def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
 
 def trial_row(trial: Trial, records: Records, varied: Set[str]) -> Row:
     """The columns of a trial that are not null; `varied` are the axes that tell rows apart."""
+    return _leaves(trial.config, without_effect(trial.config, varied)) | _row(trial, records)
+
+
+def _row(trial: Trial, records: Records) -> Row:
+    """The columns of a trial but its config's leaves."""
     path = [records.get(key) for key in trial.path]
     row: Row = {
         "trial_id": trial.id,
@@ -69,7 +120,6 @@ def trial_row(trial: Trial, records: Records, varied: Set[str]) -> Row:
         "baseline": trial.baseline,
         "seed": trial.seed,
         **{f"stage_keys.{kind}": key for kind, key in zip(trial.kinds, trial.path, strict=True)},
-        **_leaves(trial.config, without_effect(trial.config, varied)),
         **_state(path),
     }
     finished = [record for record in path if record is not None]
@@ -173,24 +223,11 @@ def _provenance(finished: Sequence[StageRecord]) -> Row:
     }
 
 
-def _stage_row(record: StageRecord) -> Row:
-    row = {name: getattr(record, name) for name in tables.stages_schema().names if hasattr(record, name)}
-    return row | {
-        "stage": record.kind,
-        "earlier": ",".join(record.earlier) or None,
-        "started_at": _timestamp(record.started_at),
-        "finished_at": _timestamp(record.finished_at),
-    }
-
-
-def _history_rows(records: Sequence[StageRecord]) -> list[Row]:
-    return [{"key": record.key, "stage": record.kind, **epoch} for record in records for epoch in record.history]
-
-
 def _latency_rows(plan: Plan, records: Records) -> list[Row]:
     rows = observation_rows(plan, records, here())
     return [row | {"finished_at": _timestamp(row["finished_at"])} for row in rows]
 
 
-def _timestamp(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def _timestamp(seconds: float) -> int:
+    """Microseconds since 1970 (UTC), as a column of times takes them."""
+    return round(seconds * 1e6)

@@ -99,11 +99,41 @@ def _selecting_images(config: TrialConfig, pool: int) -> int:
     return seen * epochs + (read + watched) // 3
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is known of a stage's work from its config alone: its workload, its images and a guess of its seconds."""
+
+    workload: str
+    images: int
+    guess_s: float
+
+
+class Works:
+    """The work of stages; most stages of a study differ in leaves that make no other work of it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[TrialConfig, Work]] = {}
+
+    def of(self, stage: Stage) -> Work:
+        """What is known of a stage's work."""
+        config, method = stage.config, stage.config.compress
+        sections = (config.data, config.select, config.model, config.train)
+        way = (method.method, method.epochs) if method else None
+        identity = (stage.kind, stage.device, way, *map(id, sections))
+        known = self._known.get(identity)
+        if known is None:
+            # with the config, so that no other object takes the place of its sections in memory
+            known = self._known[identity] = config, Work(workload(stage), images_seen(stage), _guess(stage))
+        return known[1]
+
+
 class Estimator:
     """Seconds per image by workload, learnt from finished stages."""
 
     def __init__(self, records: Iterable[StageRecord] = ()) -> None:
+        self.works = Works()
         self._rates: defaultdict[str, list[float]] = defaultdict(list)
+        self._medians: dict[str, float] = {}
         for record in records:
             self.learn(record)
 
@@ -111,13 +141,17 @@ class Estimator:
         """Take a finished stage into account."""
         if record.status == "complete" and record.images > 0:
             self._rates[record.workload].append(record.busy_s / record.images)
+            self._medians.pop(record.workload, None)
 
     def estimate(self, stage: Stage) -> Estimate:
         """Seconds that `stage` will be busy."""
-        rates = self._rates.get(workload(stage))
-        if rates:
-            return Estimate(statistics.median(rates) * images_seen(stage), "history")
-        return Estimate(_guess(stage), "guess")
+        work = self.works.of(stage)
+        if work.workload not in self._rates:
+            return Estimate(work.guess_s, "guess")
+        median = self._medians.get(work.workload)
+        if median is None:
+            median = self._medians[work.workload] = statistics.median(self._rates[work.workload])
+        return Estimate(median * work.images, "history")
 
 
 def _guess(stage: Stage) -> float:

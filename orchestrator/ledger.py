@@ -37,6 +37,7 @@ from orchestrator.ledger_lines import (
     parsed,
     undamaged,
 )
+from orchestrator.memory import many_objects
 from orchestrator.spool import Spool, ledgers
 from orchestrator.storage.places import AnyPath
 from orchestrator.storage.remote import RemotePath
@@ -249,22 +250,44 @@ def replay(root: AnyPath) -> Replay:
         StoreError: a ledger was written by another version, or cannot be read.
 
     """
-    best: dict[str, StageRecord] = {}
-    warnings: list[str] = []
-    events: defaultdict[str, list[Event]] = defaultdict(list)
-    attempts: defaultdict[str, list[StageRecord]] = defaultdict(list)
-    for path, lines in _read(root):
-        for item in _contents(path, lines, warnings):
-            if isinstance(item, Attempt):
-                attempts[item.record["key"]].append(StageRecord(**item.record))
-                continue
-            if not isinstance(item, StageRecord):
-                events[item.search].append(item)
-                continue
-            known = best.get(item.key)
+    found = _Found({}, [], defaultdict(list), defaultdict(list))
+    with many_objects():
+        for path, lines in _read(root):
+            for item in _contents(path, lines, found.warnings):
+                found.take(item)
+    return Replay(found.best, tuple(found.warnings), found.events, found.attempts)
+
+
+@dataclass(slots=True)
+class _Found:
+    best: dict[str, StageRecord]
+    warnings: list[str]
+    events: defaultdict[str, list[Event]]
+    attempts: defaultdict[str, list[StageRecord]]
+    _texts: dict[object, object] = field(default_factory=dict[object, object])
+
+    def take(self, item: "StageRecord | Event | Attempt") -> None:
+        """Keep what a line tells."""
+        if isinstance(item, StageRecord):
+            known = self.best.get(item.key)
             if known is None or precedes(item, known):
-                best[item.key] = item
-    return Replay(best, tuple(warnings), events, attempts)
+                self.best[item.key] = self._sharing(item)
+        elif isinstance(item, Attempt):
+            self.attempts[item.record["key"]].append(StageRecord(**item.record))
+        else:
+            self.events[item.search].append(item)
+
+    def _sharing(self, record: StageRecord) -> StageRecord:
+        """The record with its repeated values held once for all records: else they would be a third of the memory."""
+        for name in _REPEATED:
+            value = getattr(record, name)
+            msgspec.structs.force_setattr(record, name, self._texts.setdefault(value, value))
+        versions = tuple(record.versions.items())
+        msgspec.structs.force_setattr(record, "versions", self._texts.setdefault(versions, record.versions))
+        return record
+
+
+_REPEATED = ("kind", "workload", "host", "machine", "device", "run")
 
 
 def precedes(one: StageRecord, other: StageRecord) -> bool:

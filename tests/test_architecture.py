@@ -81,7 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.lease": {"errors", "storage"},
     "orchestrator.locks": {"errors", "lease", "storage"},
     "orchestrator.ledger_lines": {"errors"},
-    "orchestrator.ledger": {"errors", "failures", "durable", "ledger_lines", "spool", "storage"},
+    "orchestrator.ledger": {"errors", "failures", "durable", "ledger_lines", "memory", "spool", "storage"},
     "orchestrator.cluster": {"errors", "storage.address", "trainables.errors", "trainables.sources"},
     "orchestrator.cluster.ray_job": {"errors", "cluster", "runner.environment"},
     "orchestrator.artifacts": {"errors", "durable", "storage"},
