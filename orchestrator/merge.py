@@ -72,14 +72,9 @@ def _standing(replays: list[Replay]) -> Mapping[str, StageRecord]:
     found: dict[str, StageRecord] = {}
     for one in replays:
         for key, record in one.records.items():
-            if key not in found or _follows(record, found[key]):
+            if key not in found or precedes(record, found[key]):
                 found[key] = record
     return found
-
-
-def _follows(one: StageRecord, other: StageRecord) -> bool:
-    """Whether the first of two records stands; of equals that of the run whose ledger is read later."""
-    return precedes(one, other) and (one.run > other.run or not precedes(other, one))
 
 
 def _copy_ledgers(target: Layout, other: Layout) -> int:
