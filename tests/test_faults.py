@@ -203,3 +203,16 @@ def test_memory_rises_by_the_ladder_on_ray_too(command: Command) -> None:
     assert (command.trials()["status"] == "complete").all()
     refused = command("sweep", "tiny.yaml", "--set", "seeds=2", "--set", "resources.memory=900TiB", expect=2)
     assert "no machine has what resources ask for a worker" in refused
+
+
+@pytest.mark.chaos
+@pytest.mark.ray
+def test_a_worker_that_rays_memory_monitor_kills_is_out_of_memory(command: Command) -> None:
+    """Above a threshold that every machine is above the monitor kills whoever works."""
+    ray = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "200"}
+    tight = Command(command.folder, ray)
+    output = tight("sweep", tight.study(ONE_CELL.replace("epochs: 2", "epochs: 200")), "--cores", 1, expect=1)
+    assert "Ray's memory monitor ended its process" in output
+    assert "the runner broke and is started again" in output
+    assert (command.trials()["failure"] == "oom").all()
+    assert set(command.stages()["earlier"]) == {"oom"}

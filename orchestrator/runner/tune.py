@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -40,6 +41,9 @@ LOOK_EVERY_S = 0.5
 NOTE_S = 1.0
 """How long a note of a death may be on its way."""
 
+LOW_MEMORY = "running low on memory"
+"""What Ray says of a worker that its memory monitor has killed."""
+
 CONNECT_S = 10.0
 RECONNECT_S = 60.0
 
@@ -67,8 +71,9 @@ class TuneRunner:
             tasks: dict[str, Task] = {}
             try:
                 self._serve(driver, host, tasks)
-            finally:
-                self._bury(driver, list(tasks.values()))
+            except RunnerBrokenError as error:
+                self._bury(driver, list(tasks.values()), str(error))
+                raise
 
     def _serve(self, driver: Driver, host: "_Host", tasks: dict[str, Task]) -> None:
         """Answer the host until it is done; `tasks` are those that are with the workers."""
@@ -113,11 +118,18 @@ class TuneRunner:
             driver.hand_back(task)  # what was not begun, as the worker was told to end or to drain
         self._place.note(task.name).unlink(missing_ok=True)
 
-    def _bury(self, driver: Driver, tasks: Sequence[Task]) -> None:
-        """Ray is gone, and all workers with it: of some it was noted that they died of themselves."""
-        deaths = {task.name: self._noted(task, NOTE_S if task is tasks[0] else 0) for task in tasks}
+    def _bury(self, driver: Driver, tasks: Sequence[Task], broken: str) -> None:
+        """Ray is gone, and all workers with it: of some it was noted that they died of themselves.
+
+        Where Ray's memory monitor kills a worker Tune breaks, and the others die when it does.
+        """
+        found = {task.name: self._noted(task, NOTE_S if task is tasks[0] else 0) for task in tasks}
+        noted = {name: death for name, death in found.items() if death is not None}
+        if LOW_MEMORY in broken and noted:
+            first = min(noted, key=lambda name: noted[name].at or math.inf)
+            noted[first] = Death("oom", "Ray's memory monitor ended its process: the machine ran low on memory")
         for task in tasks:
-            death = deaths[task.name]
+            death = noted.get(task.name)
             if death is not None and death.failure != "lost":
                 driver.lost(task, death)
             else:
