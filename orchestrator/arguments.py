@@ -60,7 +60,13 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 def add_data_root(parser: argparse.ArgumentParser) -> None:
     """Where data sets lie."""
-    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: ./data)")
+    parser.add_argument(
+        "--data-root",
+        type=named,
+        default=Path("data"),
+        metavar="DIR",
+        help="folder or URI of data sets (default: ./data)",
+    )
 
 
 def add_objectives(parser: argparse.ArgumentParser, default: str = "the objectives of the study") -> None:

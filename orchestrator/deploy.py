@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.analysis.tables import COLUMNS, is_config_column
+from orchestrator.data_root import bring, local_root
 from orchestrator.errors import DeployError
 from orchestrator.layout import Layout
 from orchestrator.ledger import StageRecord, replay
 from orchestrator.names import plain
+from orchestrator.storage.places import AnyPath
 from orchestrator.trials import Row, find_trial
 from trainables.errors import ExportError, InfeasibleError, MissingExtraError, TrialError
 from trainables.export.facts import MODEL_FILES, Check, Facts, Format, Input, plain_values
@@ -52,7 +54,7 @@ class ExportRequest:
     trial: str
     format: Format
     out: Path | None
-    data_root: Path
+    data_root: AnyPath
     force: bool
     code_folder: Path | None
 
@@ -88,7 +90,6 @@ def export_trial(request: ExportRequest, layout: Layout) -> tuple[Path, Facts]:
     default = plain(f"{row['study']}-{row['trial_id']}-{request.format}", "the default folder")
     folder = request.out or Path(default)
     with _told(), importable(request.code_folder):
-        from trainables.data.load import load
         from trainables.export.bundle import refuse_other, write_bundle
         from trainables.export.packed import unpack
 
@@ -96,10 +97,17 @@ def export_trial(request: ExportRequest, layout: Layout) -> tuple[Path, Facts]:
             refuse_other(folder, (row["trial_id"], request.format, _sha256(artifact)))
         network, header = unpack(artifact, allow_code=request.code_folder is not None)
         config, seed = _data_config(row, records), int(row["seed"])
-        source = _Source(row, artifact, network, header, config, load(config, seed, request.data_root), seed)
+        source = _Source(row, artifact, network, header, config, _images(config, seed, request.data_root), seed)
         model = _MAKERS[request.format](source)
         facts = _facts(source, request.format, model)
         return folder, write_bundle(folder, facts, model, _Comparison(source, request), force=request.force)
+
+
+def _images(config: "DataConfig", seed: int, data_root: AnyPath) -> "Dataset":
+    from trainables.data.load import load
+
+    bring(data_root, config)
+    return load(config, seed, local_root(data_root))
 
 
 def _artifact(row: Row, records: Mapping[str, StageRecord], layout: Layout, form: Format) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.arguments import Subparsers, add_data_root, add_study, command_parser
 from orchestrator.errors import RunError
+from orchestrator.storage.places import of_this_machine
 
 if TYPE_CHECKING:
     from orchestrator.label import Standing
@@ -81,7 +82,7 @@ def _request(
     return Request(
         spec=spec,
         layout=layout,
-        data_root=options.data_root,
+        data_root=of_this_machine(options.data_root, "the labels file stands beside the images"),
         precision_of=Precisions(layout.probes, spec.resources.device, _announce, may_probe=may_probe),
         code_folder=Path.cwd() if options.allow_code else None,
         restart=restart,

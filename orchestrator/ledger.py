@@ -200,10 +200,12 @@ class LedgerWriter:
 
         """
         if self._file is not None:
-            if self._spool:
-                self._spool.close()
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            try:
+                if self._spool:
+                    self._spool.close()
+            finally:
+                file.close()
 
     def _opened(self) -> FileIO:
         if self._file is None:

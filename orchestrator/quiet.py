@@ -205,8 +205,13 @@ class QuietPass:
         return True
 
     def _request(self, one: Observation) -> Request:
-        network, dense = (str(self._layout.artifacts.path(key)) for key in (one.evaluate, one.dense))
+        network, dense = (self._file(key) for key in (one.evaluate, one.dense))
         return Request(network=network, dense=dense, data=one.data, seed=one.seed, **one.protocol())
+
+    def _file(self, key: str) -> str:
+        """Where the other process finds a network; one that vanished meanwhile it tells of itself."""
+        store = self._layout.artifacts
+        return str(store.file(key, self.records[key].artifact_sha256 or "") or store.path(key))
 
     def _commit(self, one: Observation, record: StageRecord) -> None:
         self._writer.commit([record])

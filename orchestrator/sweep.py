@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from orchestrator.data_root import bring, local_root
 from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
 from orchestrator.layout import Layout
@@ -28,6 +29,7 @@ from orchestrator.spec.model import StudySpec
 from orchestrator.spec.resources import Demand
 from orchestrator.spool import bring_left
 from orchestrator.storage.places import AnyPath, opened
+from orchestrator.storage.remote import RemotePath
 from orchestrator.table_writer import JointTables, Tables, TableWriter
 from orchestrator.timing import Child, timing_command
 from trainables.config import DataConfig
@@ -46,7 +48,7 @@ class Options:
     """What a user decides beside the study: where things lie and what executes."""
 
     layout: Layout
-    data_root: Path
+    data_root: AnyPath
     download: bool = False
     runner: RunnerName = "tune"
     address: str | None = None
@@ -154,7 +156,7 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     to_run = bool(todo.stages) or (growth is not None and not growth.exhausted)
     unfinished = to_run and _train(driver, todo, options, run, observer)
     ran = sum(record.run == run for record in driver.records.values())
-    command = timing_command(options.data_root, options.code_folder)
+    command = timing_command(local_root(options.data_root), options.code_folder)
     quiet = QuietPass(driver.plan, layout, driver.records, run, observer, here(), lambda: Child(command))
     if not (unfinished or driver.draining):
         _measure(quiet, options, tables)
@@ -297,7 +299,7 @@ def _cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def prepare_data(sets: Iterable[DataConfig], data_root: Path, *, download: bool) -> None:
+def prepare_data(sets: Iterable[DataConfig], given: AnyPath, *, download: bool) -> None:
     """See to it that every data set that is needed is whole before anything is timed or run.
 
     Raises:
@@ -305,6 +307,14 @@ def prepare_data(sets: Iterable[DataConfig], data_root: Path, *, download: bool)
 
     """
     sets = list(sets)
+    if isinstance(given, RemotePath) and download:
+        raise RunError(f"--download fetches data sets into a folder of this machine, and --data-root is {given}")
+    data_root = local_root(given)
+    try:
+        for data in dict.fromkeys(sets):
+            bring(given, data)
+    except DataError as error:
+        raise RunError(str(error)) from error
     _prepare_folders([data for data in sets if data.name == "imagefolder"], data_root)
     for name in sorted({data.name for data in sets} - {"imagefolder"}):
         faults = files.faults(name, data_root)

@@ -49,6 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "orchestrator.errors": set(),
     "orchestrator.storage": {"errors"},
+    "orchestrator.storage.node_cache": {"trainables.data.whole"},
+    "orchestrator.data_root": {"storage", "trainables.config", "trainables.data", "trainables.errors"},
     "orchestrator.analysis": {"errors", "storage"},
     "orchestrator.report": {"errors", "words", "durable", "arguments", "analysis", "spec", "storage"},
     "orchestrator.failures": set(),

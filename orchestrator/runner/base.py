@@ -109,7 +109,7 @@ def missing(
         record = done.get(stage.key)
         if record is None or stage.key not in needed or record.status != "complete":
             continue
-        if layout.artifacts.read(stage.key, record.artifact_sha256) is None:
+        if not layout.artifacts.intact(stage.key, record.artifact_sha256, record.artifact_bytes):
             del done[stage.key]
             remade.append(stage.key)
             needed.add(stage.parent)

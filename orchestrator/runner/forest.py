@@ -22,6 +22,7 @@ from orchestrator.runner.limits import Limits, asked_back_by_signals
 from orchestrator.runner.messages import Alive, Ended, Over, Reported, Take
 from orchestrator.runner.ray_host import bundle
 from orchestrator.runner.task import Task, Workplace
+from orchestrator.storage.places import AnyPath
 
 if TYPE_CHECKING:
     from trainables.stages.datasets import Datasets
@@ -128,11 +129,11 @@ class StageWorker(tune.Trainable):
 
 
 @cache
-def _datasets(root: Path) -> "Datasets":
+def _datasets(root: AnyPath) -> "Datasets":
     """One cache a worker process, kept between tasks."""
-    from trainables.stages.datasets import Datasets
+    from orchestrator.runner.datasets import NodeDatasets
 
-    return Datasets(root)
+    return NodeDatasets(root)
 
 
 class ForestSearcher(Searcher):

@@ -2,21 +2,21 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from orchestrator.estimate import images_seen, workload
 from orchestrator.ledger import StageRecord
+from orchestrator.runner.datasets import NodeDatasets
+from orchestrator.storage.places import AnyPath
 from trainables.config import TrialConfig
 from trainables.keys import PathFinder, Stage
 from trainables.stages import run_stage
-from trainables.stages.datasets import Datasets
 from trainables.training.state import reset_state
 
 PROBE_BATCHES = 8
 PROBE_EPOCHS = 2
 
 
-def probe(stages: Iterable[Stage], known: Iterable[StageRecord], data_root: Path, threads: int) -> list[StageRecord]:
+def probe(stages: Iterable[Stage], known: Iterable[StageRecord], data_root: AnyPath, threads: int) -> list[StageRecord]:
     """Records of shortened stages, one path for each workload among `stages` that `known` does not hold.
 
     Raises:
@@ -25,7 +25,7 @@ def probe(stages: Iterable[Stage], known: Iterable[StageRecord], data_root: Path
     """
     reset_state(threads)
     timed = {record.workload for record in known}
-    datasets, found = Datasets(data_root), list[StageRecord]()
+    datasets, found = NodeDatasets(data_root), list[StageRecord]()
     for stage in stages:
         if stage.kind != "evaluate" or _path_timed(stage, timed):
             continue
@@ -41,7 +41,7 @@ def _path_timed(stage: Stage, timed: set[str]) -> bool:
     return all(workload(part) in timed for part in path if part.kind != "select")
 
 
-def _timed_path(stage: Stage, datasets: Datasets) -> list[StageRecord]:
+def _timed_path(stage: Stage, datasets: NodeDatasets) -> list[StageRecord]:
     artifact: bytes | None = None
     records: list[StageRecord] = []
     for part in PathFinder(stage.device).path(_shortened(stage.config), stage.seed):

@@ -54,7 +54,7 @@ class Workplace:
 
     artifacts: AnyPath
     drain: AnyPath
-    data_root: Path
+    data_root: AnyPath
     run: str
     notes: AnyPath
     code_folder: Path | None = None
