@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.chaos import clock_faults, ray_faults, serial_faults, store_faults
-from benchmarks.chaos.__main__ import FAULTS
+from benchmarks.chaos.__main__ import BEGIN, END, FAULTS, write_table
 from benchmarks.chaos.bench import Bench
 from benchmarks.chaos.reader import Reader
 from benchmarks.chaos.scene import Scene, commits
@@ -168,3 +168,16 @@ def test_the_table_tells_of_losses_and_of_what_was_not_done() -> None:
     assert "not done here: no mounts here" in lines[3]
     with pytest.raises(ValueError, match="no kind of loss"):
         bad.lose("forgotten", "")
+
+
+def test_the_table_of_a_document_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    document = tmp_path / "reliability.md"
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for fault in ("first", "second"):
+        write_table(document, [Tally(fault, "by hand")], 0.5)
+    text = document.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n`uv run python -m benchmarks.chaos --scale 0.5`")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+    assert "first" not in text
+    assert "| second | by hand |" in text
