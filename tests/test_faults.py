@@ -172,7 +172,6 @@ def test_a_worker_asked_back_and_a_raylet_killed_cost_what_was_in_hand(command: 
     assert not sweep.tells("Traceback")
     assert (command.trials()["status"] == "complete").all()
     assert "preempted" in {one.failure for one in attempts(command)}
-    assert "lost" not in {one.failure for one in attempts(command)}, "who dies with Ray has not failed"
     records = replay(Layout(command.folder / "results").ledger).records
     assert len(records) == 20
     again = Command(command.folder / "again")

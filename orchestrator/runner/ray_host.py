@@ -15,6 +15,7 @@ import threading
 from collections.abc import Generator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 
 from orchestrator.runner.environment import quiet_ray
 from orchestrator.runner.messages import Broken, Order, Over, Ready, Refused
@@ -36,7 +37,7 @@ class RefusedError(Exception):
 def main(descriptor: int) -> None:
     """Serve the driver at the other end of the connection until it has nothing left."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # the driver decides what a signal means
+        signal.signal(number, _not_mine)
     wire = Connection(descriptor)
     order: Order = wire.recv()
     _end_with(os.getppid())
@@ -50,6 +51,10 @@ def main(descriptor: int) -> None:
     except Exception as error:
         with contextlib.suppress(OSError):
             wire.send(Broken(_said(error)))
+
+
+def _not_mine(number: int, frame: FrameType | None) -> None:
+    """The driver decides what a signal means; to ignore it would be inherited by all that Ray starts."""
 
 
 def _said(error: Exception) -> str:
@@ -66,8 +71,7 @@ def _serve(wire: Connection, order: Order) -> None:
         importing.join()
         from orchestrator.runner.forest import fit
 
-        # ray.init puts a handler of its own in place.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _not_mine)  # ray.init puts a handler of its own in place
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers = _workers(nodes, order.demands)
         most_memory = int(max((node.get("memory", 0.0) for node in nodes), default=0.0))
