@@ -13,13 +13,15 @@ from orchestrator.storage.node_cache import NodeCache, most_bytes
 from orchestrator.storage.places import AnyPath
 from orchestrator.storage.remote import RemoteError, RemotePath
 
+NOTHING = hashlib.sha256(b"").hexdigest()
+
 KEY = re.compile(r"[0-9a-z]+")
 """What a stage's key looks like: no name of another kind is listed, dropped or written as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArtifactStore:
-    """Files of bytes under `root`, one a stage; a name is either absent or whole."""
+    """Files of bytes under `root`, one a stage; a name is either absent or whole. Of no bytes there is no file."""
 
     root: AnyPath
 
@@ -39,8 +41,9 @@ class ArtifactStore:
 
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            publish(self.path(key), data)
+            if data:
+                self.root.mkdir(parents=True, exist_ok=True)
+                publish(self.path(key), data)
         except OSError as error:
             raise StoreError(f"{self.root}: cannot write the output of stage {key}: {error.strerror}") from error
         sha256 = hashlib.sha256(data).hexdigest()
@@ -57,6 +60,8 @@ class ArtifactStore:
             StoreError: a store elsewhere does not answer.
 
         """
+        if sha256 == NOTHING:
+            return b""
         path = self.path(key)
         try:
             if self._cache is not None and sha256 is not None and isinstance(path, RemotePath):

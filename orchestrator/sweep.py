@@ -57,6 +57,7 @@ class Options:
     latency: bool = True
     optuna_journal: Path | None = None
     shard: Shard | None = None
+    stand_in: str | None = None
     stop_after_same: int | None = None
     retry_failed: bool = False
 
@@ -219,8 +220,9 @@ def _measure(quiet: QuietPass, options: Options, tables: Tables) -> None:
 def _runner(plan: Plan, options: Options, run: str) -> Runner:
     resources, layout = plan.spec.resources, options.layout
     place = Workplace(
-        layout.artifacts.root, layout.drain(run), options.data_root, run, layout.notes(run), options.code_folder
-    )
+        layout.artifacts.root, layout.drain(run), options.data_root, run, layout.notes(run), options.code_folder,
+        options.stand_in,
+    )  # fmt: skip
     if options.runner == "serial":
         from orchestrator.runner.serial import SerialRunner
 

@@ -171,7 +171,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
 def test_what_is_published_may_be_read_by_others_as_the_umask_says(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        ArtifactStore(tmp_path).write("k", b"")
+        ArtifactStore(tmp_path).write("k", b"x")
     finally:
         os.umask(before)
     assert (tmp_path / "k").stat().st_mode & 0o777 == 0o644

@@ -4,11 +4,14 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 
-from orchestrator.estimate import Estimator, workload
+from orchestrator.estimate import Estimator
 from orchestrator.ledger import StageRecord
 from orchestrator.runner.retries import Retries
 from orchestrator.runner.task import Task
 from trainables.keys import Stage
+
+MOST_STAGES = 1000
+"""Stages in a task, a few leaves aside: it travels whole, and is lost whole with its worker."""
 
 TASK_S = 2.0
 """Seconds of estimated work in a task: long against the cost of a hand-out, short against a wait for the last one."""
@@ -51,7 +54,7 @@ class Schedule:
         self._sha256 |= {key: record.artifact_sha256 for key, record in done.items()}
         for stage in fresh:
             self._seconds[stage.key] = self._estimator.estimate(stage).seconds
-            self._pace.expect(stage, self._seconds[stage.key])
+            self._pace.expect(self._workload(stage), self._seconds[stage.key])
             self._order.setdefault(stage.key, len(self._order))
             self._stages[stage.key] = stage
             self._open.add(stage.key)
@@ -92,6 +95,8 @@ class Schedule:
         taken: list[Stage] = []
         seconds = 0.0
         while self._ready and (not taken or self._fits(self._ready[0][2], budget - seconds)):
+            if len(taken) >= MOST_STAGES:
+                break
             if taken and not self._alike(taken[0], self._stages[self._ready[0][2]]):
                 break
             stage = self._pop()
@@ -115,7 +120,7 @@ class Schedule:
         self._close(record.key)
         if record.status != "complete":
             return self._close_descendants(record.key)
-        self._pace.learn(self._stages[record.key], self._seconds[record.key], record.busy_s)
+        self._pace.learn(self._workload(self._stages[record.key]), self._seconds[record.key], record.busy_s)
         self._sha256[record.key] = record.artifact_sha256
         for child in self._children[record.key]:
             if child.key not in self._running:
@@ -132,6 +137,9 @@ class Schedule:
     def stage(self, key: str) -> Stage:
         """The stage named `key`."""
         return self._stages[key]
+
+    def _workload(self, stage: Stage) -> str:
+        return self._estimator.works.of(stage).workload
 
     def _task(self, stages: Sequence[Stage]) -> Task:
         self._running |= {stage.key for stage in stages}
@@ -173,7 +181,7 @@ class Schedule:
 
     def _close(self, key: str) -> None:
         self._open.discard(key)
-        self._pace.expect(self._stages[key], -self._seconds[key])
+        self._pace.expect(self._workload(self._stages[key]), -self._seconds[key])
         self._running.discard(key)
 
     def _close_descendants(self, key: str) -> list[str]:
@@ -203,14 +211,14 @@ class _Pace:
         self._expected: defaultdict[str, float] = defaultdict(float)
         self._spent: defaultdict[str, float] = defaultdict(float)
 
-    def expect(self, stage: Stage, seconds: float) -> None:
+    def expect(self, workload: str, seconds: float) -> None:
         """Add to the seconds that are open."""
-        self._open[workload(stage)] += seconds
+        self._open[workload] += seconds
 
-    def learn(self, stage: Stage, expected: float, spent: float) -> None:
+    def learn(self, workload: str, expected: float, spent: float) -> None:
         """Take a finished stage into account."""
-        self._expected[workload(stage)] += expected
-        self._spent[workload(stage)] += spent
+        self._expected[workload] += expected
+        self._spent[workload] += spent
 
     def overall(self) -> float:
         """Over all that finished; 1 before."""

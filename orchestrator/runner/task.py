@@ -50,6 +50,8 @@ class Workplace:
     While the file `drain` exists, no further stage of a task is begun; while `drain_now` exists, those that run stop at
     the end of their epoch. In the folder `notes` it is told how a worker died, by the name of its task. `code_folder`
     is searched for a user's own models, which stand in a task only where the plan was allowed to name them.
+    `stand_in` is a `package.module:function` from a stage to its outcome that is called in place of the stage, where
+    the orchestration alone is looked at; no study and no command can set it.
     """
 
     artifacts: AnyPath
@@ -58,6 +60,7 @@ class Workplace:
     run: str
     notes: AnyPath
     code_folder: Path | None = None
+    stand_in: str | None = None
 
     @property
     def drain_now(self) -> AnyPath:
