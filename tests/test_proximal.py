@@ -169,7 +169,7 @@ def test_a_split_layer_computes_what_it_did_and_is_smaller() -> None:
 
 
 def test_layers_are_split_in_the_middle_of_the_training() -> None:
-    data, layers = images(), []
+    data, layers, weights = images(), list[int](), list[Tensor]()
     model = copy.deepcopy(dense(data, MODEL))
     method = LowRank(LowRankConfig(energy=0.7, split_at=0.5, epochs=4))
     method.transform(model, torch.zeros(1, 1, 8, 8))
@@ -177,6 +177,10 @@ def test_layers_are_split_in_the_middle_of_the_training() -> None:
     while not training.finished:
         training.run_epoch()
         layers.append(sum(isinstance(module, nn.Conv2d) for module in model.modules()))
+        split = [m for n, m in model.named_modules() if n == "stages.2.0.conv1.0"]
+        weights += [layer.get_parameter("weight").detach().clone() for layer in split]
+    assert len(weights) == 2
+    assert not torch.equal(*weights)  # the new layers are trained
     assert layers[0] == layers[1] == 9
     assert layers[2] == layers[3] > 9
     assert [method.protected(epoch, 4) for epoch in range(4)] == [True, True, False, False]

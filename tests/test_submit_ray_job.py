@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import TINY, Command
 from ray_head import Head, ray_head
-from waiting import until
+from waiting import finished_stages, until
 
 pytestmark = pytest.mark.ray
 ONE_CELL = TINY.replace("[0, 0.5]", "[0.5]").replace("[0.5, 0.7]", "[0.5]").replace("seeds: 2", "seeds: 1")
@@ -62,7 +62,7 @@ def test_a_job_that_runs_is_followed_and_left_and_stopped_and_goes_on(head: Head
     assert f"ray job stop --address {head.dashboard} {job}" in told
     assert f"with another plan by job {job}" in there(*submit(head, study, "--set", "train.epochs=3"), expect=2)
     follower = there.start(*submit(head, study))
-    until(lambda: (there.folder / "results" / "long" / "_stages.parquet").exists())
+    until(lambda: finished_stages(there.folder / "results" / "long") > 0)
     stop(head, job)
     told, _ = follower.communicate(timeout=120)
     assert follower.returncode == 3, told

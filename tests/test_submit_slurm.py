@@ -8,7 +8,7 @@ import pytest
 import slurm_cluster
 from conftest import TINY, Command
 from slurm_cluster import Slurm
-from waiting import until
+from waiting import finished_stages, until
 
 pytestmark = [
     pytest.mark.ray,
@@ -38,7 +38,7 @@ def test_a_job_that_is_preempted_drains_is_queued_again_and_goes_on(slurm: Slurm
     told = there(*words, "--no-follow")
     assert "The same command follows it" in told
     job = job_of(told)
-    until(lambda: (there.folder / "results" / "tiny" / "_stages.parquet").exists())
+    until(lambda: finished_stages(there.folder / "results" / "tiny") > 0)
     slurm.ask("scancel", "--signal=USR1", "--batch", job)
     told = there(*words)
     assert f"job {job} is this study already; it is followed, nothing is sent" in told

@@ -2,9 +2,12 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
 
 
-def until(true: Callable[[], bool], within_s: float = 240.0) -> None:
+def until(true: Callable[[], bool], within_s: float = 400.0) -> None:
     """Return once `true()`.
 
     Raises:
@@ -15,3 +18,9 @@ def until(true: Callable[[], bool], within_s: float = 240.0) -> None:
     while not true():
         assert time.monotonic() < end, f"not within {within_s:g} s"
         time.sleep(0.2)
+
+
+def finished_stages(study: Path) -> int:
+    """How many stages the tables of a study know to be complete; the first tables may know of none."""
+    path = study / "_stages.parquet"
+    return int((pd.read_parquet(path)["status"] == "complete").sum()) if path.exists() else 0
