@@ -10,7 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from orchestrator.errors import RunError
 from orchestrator.loggers.registry import LOGGERS, check_installed, check_writable
+from orchestrator.storage.places import AnyPath
+from orchestrator.storage.remote import RemotePath
 
 DEFAULT = Path("logs")
 
@@ -39,14 +42,17 @@ def target(text: str) -> Target:
 class LiveLogs:
     """The processes that follow one sweep, one for each target; see `loggers.follow`."""
 
-    def __init__(self, targets: Sequence[Target], table: Path) -> None:
+    def __init__(self, targets: Sequence[Target], table: AnyPath) -> None:
         """Begin nothing yet.
 
         Raises:
-            RunError: a tool is not installed.
+            RunError: a tool is not installed, or the results are elsewhere and their URI holds a secret.
             StoreError: a folder cannot be made.
 
         """
+        if targets and isinstance(table, RemotePath) and table.address.password:
+            # The command line of a process is there for all to see.
+            raise RunError("--log needs the keys of --results in the environment, not in the URI")
         for one in targets:
             check_installed(one.tool)
             check_writable(one.out)

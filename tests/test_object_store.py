@@ -74,31 +74,47 @@ def elsewhere(command: Command, bucket: Bucket) -> Command:
     return Command(command.folder, {**bucket.environment, "OMP_NUM_THREADS": "1"})
 
 
+class Here:
+    """The command line in this process; what it says."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *words: object, expect: int = 0) -> str:
+        code = main([str(word) for word in words])
+        said = self._capsys.readouterr()
+        assert code == expect, said.out + said.err
+        return said.out + said.err
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Here:
+    monkeypatch.chdir(tmp_path)
+    return Here(capsys)
+
+
 def test_a_sweep_under_faults_leaves_the_rows_of_one_on_a_disk(
-    command: Command, bucket: Bucket, local: Command, deterministic: Chosen
+    here: Here, command: Command, bucket: Bucket, local: Command, deterministic: Chosen
 ) -> None:
-    remote = elsewhere(command, bucket)
-    study = remote.study(SMALL)
-    bucket.proxy.suffer(Faults(delay=0.1, error=0.08, drop=0.05, lose=0.05, seed=7))
-    remote("sweep", study, "--runner", "serial", "--results", bucket.root)
+    study = command.study(SMALL)
+    bucket.proxy.suffer(Faults(delay=0.05, delay_s=0.1, error=0.04, drop=0.03, lose=0.03, seed=7))
+    here("sweep", study, "--runner", "serial", "--results", bucket.root)
     bucket.proxy.suffer(NONE)
     assert all(bucket.proxy.harmed[name] for name in ("delay", "error", "drop", "lose")), bucket.proxy.harmed
     path = bucket.home / "trials.parquet"
     path.write_bytes(bucket.read("results/tiny/trials.parquet"))
     pd.testing.assert_frame_equal(deterministic(pd.read_parquet(path)), deterministic(local.trials()))
     # Again: all is cached, whoever asks, and every command reads it there.
-    assert ", 0 stages ran" in remote("sweep", study, "--runner", "serial", "--results", bucket.root).replace(":", ",")
-    assert "nothing to run" in remote("plan", study, "--results", bucket.root)
-    assert "done" in remote("status", "--results", bucket.root)
-    front = remote("pareto", f"{bucket.root}/tiny", "--csv")
-    assert front.count("\n") > 1
-    assert remote("sql", "select count(*) from trials", "--csv", "--results", bucket.root).split()[-1] == str(
-        len(local.trials())
-    )
-    trial = front.splitlines()[1].split(",")
-    assert "kept" in remote("show", next(word for word in trial if len(word) >= 16), "--results", bucket.root)
-    remote("report", f"{bucket.root}/tiny")
-    assert (remote.folder / "tiny.html").exists()
+    assert "0 stages ran" in here("sweep", study, "--runner", "serial", "--results", bucket.root)
+    assert "nothing to run" in here("plan", study, "--results", bucket.root)
+    assert "done" in here("status", "--results", bucket.root)
+    assert "No sweep is running" in here("watch", bucket.root)
+    front = here("pareto", f"{bucket.root}/tiny", "--json", "--over", "none").splitlines()
+    counted = here("sql", "select count(*) from trials", "--csv", "--results", bucket.root)
+    assert counted.split()[-1] == str(len(local.trials()))
+    assert "kept" in here("show", json.loads(front[0])["trial_id"], "--results", bucket.root)
+    here("report", f"{bucket.root}/tiny")
+    assert (command.folder / "tiny.html").exists()
 
 
 def test_what_was_finished_before_a_kill_is_brought_to_the_store_by_the_next_run(bucket: Bucket) -> None:
@@ -285,23 +301,26 @@ def test_a_lease_is_held_by_one_and_taken_over_from_the_dead(bucket: Bucket, mon
 SECRETS = ("AKIAIOSFODNN7SECRETS", "wJalrXUtnFEMI%2FK7MDENGbPxRfiCYEXAMPLEKEY")
 
 
-def test_keys_in_a_uri_reach_no_file_and_no_screen(command: Command, bucket: Bucket) -> None:
-    remote = elsewhere(command, bucket)
+def test_keys_in_a_uri_reach_no_file_and_no_screen(here: Here, command: Command, bucket: Bucket) -> None:
     uri = bucket.root.replace("s3://", f"s3://{SECRETS[0]}:{SECRETS[1]}@")
-    said = remote("sweep", remote.study(SMALL), "--runner", "serial", "--results", uri)
-    said += remote("status", "--results", uri)
-    said += remote("pareto", f"{uri}/tiny")
-    said += remote("report", f"{uri}/tiny")
-    said += remote("pareto", f"{uri}/nosuch", expect=2)
-    said += remote("plan", "tiny.yaml", "--results", uri.replace("s3://", "s4://"), expect=2)
-    said += remote("plan", "tiny.yaml", "--results", uri.replace("%2F", "/"), expect=2)
-    said += remote("plan", "tiny.yaml", "--results", f"{uri}?nosuch=1", expect=2)
+    study = command.study(SMALL)
+    said = here("sweep", study, "--runner", "serial", "--results", uri)
+    said += here("status", "--results", uri)
+    said += here("pareto", f"{uri}/tiny")
+    said += here("report", f"{uri}/tiny")
+    said += here("pareto", f"{uri}/nosuch", expect=2)
+    for wrong in (uri.replace("s3://", "s4://"), uri.replace("%2F", "/"), f"{uri}?nosuch=1"):
+        said += refused(command, "plan", study, "--results", wrong)
     written = [path.read_bytes() for path in bucket.home.rglob("*") if path.is_file()]
     written += [bucket.read(path) for path in bucket.files()]
     for secret in (*SECRETS, SECRETS[1].replace("%2F", "/"), bucket.environment["AWS_SECRET_ACCESS_KEY"]):
         assert secret not in said
         assert not any(secret.encode() in data for data in written)
     assert bucket.name in said
+
+
+def refused(command: Command, *words: object) -> str:
+    return command(*words, expect=2)
 
 
 def test_labels_are_given_on_a_disk(bucket: Bucket, command: Command, capsys: pytest.CaptureFixture[str]) -> None:

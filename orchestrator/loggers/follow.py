@@ -15,6 +15,7 @@ from orchestrator.analysis.load import TABLE
 from orchestrator.errors import OrchestratorError
 from orchestrator.loggers.runs import Logged, hand_over
 from orchestrator.report.source import HISTORY, read
+from orchestrator.storage.places import AnyPath, located
 
 EVERY_S = 5.0
 REST = 10.0
@@ -23,7 +24,7 @@ REST = 10.0
 NICER = 10
 
 
-def follow(table: Path, tool: str, out: Path, ended: Callable[[float], bool]) -> Logged:
+def follow(table: AnyPath, tool: str, out: Path, ended: Callable[[float], bool]) -> Logged:
     """Hand over what has ended, again and again, until `ended` says so; it is asked to wait so many seconds.
 
     Returns:
@@ -40,16 +41,16 @@ def follow(table: Path, tool: str, out: Path, ended: Callable[[float], bool]) ->
             continue
         began = time.monotonic()
         try:
-            hand_over(read(str(table), beside={HISTORY}, skip_damaged=True), tool, out, renew=False)
+            hand_over(read(table, beside={HISTORY}, skip_damaged=True), tool, out, renew=False)
             seen = changed
         except OrchestratorError:
             # Tables may be replaced while they are read; what stays wrong is told by the last pass.
             pass
         rest = max(EVERY_S, REST * (time.monotonic() - began))
-    return hand_over(read(str(table), beside={HISTORY}), tool, out)
+    return hand_over(read(table, beside={HISTORY}), tool, out)
 
 
-def _changed(table: Path) -> int:
+def _changed(table: AnyPath) -> int:
     """When the table of trials was written, in ns; 0 where there is none."""
     try:
         return (table / TABLE).stat().st_mtime_ns
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> int:
         return bool(ready) and sys.stdin.readline() == ""
 
     try:
-        total = follow(Path(table), tool, Path(out), ended)
+        total = follow(located(table), tool, Path(out), ended)
     except OrchestratorError as error:
         sys.stderr.write(f"{error}\n")
         return 2
