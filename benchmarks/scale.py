@@ -145,7 +145,7 @@ def measured(cells: int) -> Found:
         _, missing_s = timed(lambda: missing(plan, replayed.records, layout))
         _, tables_s = timed(lambda: write_tables(layout.study("scale"), plan, replayed.records))
         records = list(replayed.records.values())
-        left = [file for file in layout.root.rglob("*") if file.is_file()]
+        left = [file for file in Path(folder, "results").rglob("*") if file.is_file()]
         return Found(
             plan.cells, len(plan.stages), plan_s, clock.last - clock.first, len(plan.stages) - clock.at_first, sweep_s,
             driver_cpu_s, driver_mb, replay_s, missing_s, tables_s, commit_ms(layout, records[:1]),

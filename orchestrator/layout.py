@@ -1,9 +1,11 @@
 """Where things lie under a results root."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.artifacts import ArtifactStore
 from orchestrator.checkpoints import CheckpointStore, checkpoints_beside
+from orchestrator.storage.here import of_root
 from orchestrator.storage.places import AnyPath
 
 
@@ -40,9 +42,13 @@ class Layout:
         """File that exists while a run is being drained."""
         return self.root / ".store" / "drains" / run
 
-    def notes(self, run: str) -> AnyPath:
-        """Folder in which the guards of a run's workers tell how one died."""
-        return self.root / ".store" / "notes" / run
+    def notes(self, run: str) -> Path:
+        """Folder in which the guards of a run's workers tell how one died; they write to disks alone.
+
+        Where the root is elsewhere it lies on each machine's own: of a worker on another machine than the driver's it
+        is then only known that it was lost.
+        """
+        return of_root(self.root) / "notes" / run
 
     def lock(self, study: str) -> AnyPath:
         """File that a running sweep of the study holds locked."""

@@ -12,6 +12,7 @@ from orchestrator.plan import Planner
 from orchestrator.precision import Precisions
 from orchestrator.sources import Sources
 from orchestrator.spec.model import StudySpec
+from orchestrator.storage.places import AnyPath
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Site:
     """
 
     layout: Layout
-    data_root: Path
+    data_root: AnyPath
     code_folder: Path | None = None
 
 

@@ -58,7 +58,7 @@ class Workplace:
     drain: AnyPath
     data_root: AnyPath
     run: str
-    notes: AnyPath
+    notes: Path
     code_folder: Path | None = None
     stand_in: str | None = None
 
@@ -67,7 +67,7 @@ class Workplace:
         """The file of a drain that is in a hurry."""
         return urgent(self.drain)
 
-    def note(self, task: str) -> AnyPath:
+    def note(self, task: str) -> Path:
         """Where it is told how the worker of a task died."""
         return self.notes / f"{task}.json"
 

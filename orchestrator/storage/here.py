@@ -25,6 +25,11 @@ def spool_folder(target: RemotePath) -> Path:
     return state_folder() / "spool" / socket.gethostname() / fingerprint(target)
 
 
+def of_root(root: Path | RemotePath) -> Path:
+    """Where a run keeps the files of its own that are no results: in the root, or where that is elsewhere, here."""
+    return cache_folder() / "runs" / fingerprint(root) if isinstance(root, RemotePath) else root / ".store"
+
+
 def fingerprint(path: RemotePath) -> str:
     """A name for a place elsewhere; equal for all who may open it, whatever their keys."""
     options = [option for option in path.address.options if option[0] == "endpoint_override"]
