@@ -341,7 +341,7 @@ def _pareto(options: argparse.Namespace) -> int:
     if options.csv:
         front.to_csv(sys.stdout, index=False)
     elif options.json:
-        sys.stdout.write(front.to_json(orient="records", lines=True, double_precision=15))
+        sys.stdout.write(front.to_json(orient="records", lines=True, double_precision=15, date_format="iso"))
     else:
         front_report(console(), df, front, objectives, options.select_on or "")
     return 0

@@ -19,7 +19,7 @@ def test_what_was_written_is_listed_with_its_size_until_it_is_dropped(
 ) -> None:
     store = of(Layout(tmp_path))
     assert list(store.keys()) == []
-    sizes = {"a1": 3, "b2": 0, "c3": 100_000}
+    sizes = {"a1": 3, "b2": 1, "c3": 100_000}
     for key, size in sizes.items():
         store.write(key, b"x" * size)
     assert {one.key: one.bytes for one in store.keys()} == sizes
