@@ -225,7 +225,7 @@ def test_no_command_is_undocumented() -> None:
     words = [sys.executable, "-m", "orchestrator.cli", "--help"]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     commands = [line.split()[0] for line in told.splitlines() if line.startswith("    ") and line[4] != " "]
-    assert len(commands) == 19
+    assert len(commands) == 24
     for name in commands:
         assert f"orchestrator {name}" in readme, name
 
@@ -281,7 +281,7 @@ def test_one_unreadable_table_does_not_hide_the_others(
     bad = swept.folder / "results" / "bad"
     bad.mkdir()
     (bad / "trials.parquet").write_text("x")
-    assert run(swept, monkeypatch, "status") == 0
+    assert run(swept, monkeypatch, "status") == 2
     shown = capsys.readouterr().out
     assert "unreadable" in shown
     assert "tiny" in shown

@@ -69,9 +69,9 @@ def test_without_more_to_give_it_is_a_row_and_a_later_run_waits_for_more(command
 
 
 def test_a_stage_that_takes_too_long_is_a_row_and_a_later_run_gives_it_longer(command: Command) -> None:
-    study = command.study(ONE_CELL)
-    output = command("sweep", study, *SERIAL, "--set", "resources.train.timeout=0.05", expect=1)
-    assert "timeout: it took longer than the 0.05 s of resources.timeout; it is handed out again" in output
+    study = command.study(ONE_CELL.replace("train: {epochs: 2", "train: {epochs: 60").replace("size: 300", "size: 1200"))
+    output = command("sweep", study, *SERIAL, "--set", "resources.train.timeout=0.3", expect=1)
+    assert "timeout: it took longer than the 0.3 s of resources.timeout; it is handed out again" in output
     assert (command.trials()["failure"] == "timeout").all()
     assert list(command.stages()["earlier"]) == ["timeout"]
     command("sweep", study, *SERIAL, "--set", "resources.train.timeout=1h")
@@ -162,6 +162,7 @@ def sweeping(command: Command, *words: object) -> Generator[Sweep]:
 AT_WORK = "ray::StageWorker.train"
 
 
+@pytest.mark.chaos
 @pytest.mark.ray
 def test_a_worker_asked_back_and_a_raylet_killed_cost_what_was_in_hand(command: Command, deterministic: Chosen) -> None:
     study = command.study(LONG)

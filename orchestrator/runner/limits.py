@@ -79,9 +79,12 @@ class Limits:
         self._verdict = None
         self._deadline = None if demand.timeout_s is None else time.monotonic() + demand.timeout_s
         self._tell({"note": str(note), "memory": demand.memory, "timeout_s": demand.timeout_s} if note else {})
-        self._demand = demand
         self._look_on()
         try:
+            # A stage that is short would be over before anybody looks.
+            if (verdict := self._judged(demand, held.at_first)) is not None:
+                raise verdict
+            self._demand = demand
             yield held
         finally:
             self._demand = None

@@ -92,8 +92,14 @@ class _Attempt:
     def run(self, store: ArtifactStore, datasets: Datasets, outputs: dict[str, tuple[bytes, str]]) -> StageRecord:
         """The record of the attempt, with what it was given and what it held."""
         demand = self.task.demands[self.stage.key]
-        with measured_gpu(self.stage.device) as gpu, self._holding(demand) as held:
-            record = self._run(store, datasets, outputs)
+        held, started_at = Held(), time.time()
+        with measured_gpu(self.stage.device) as gpu:
+            try:
+                with self._holding(demand) as held:
+                    record = self._run(store, datasets, outputs)
+            except StageStopped as error:  # a limit struck just before the stage began, or as its record was made
+                outputs.pop(self.stage.key, None)
+                record = self._failed(error, started_at, time.time() - started_at, None)
         return msgspec.structs.replace(
             record,
             memory_limit=demand.memory,
