@@ -69,7 +69,8 @@ def test_without_more_to_give_it_is_a_row_and_a_later_run_waits_for_more(command
 
 
 def test_a_stage_that_takes_too_long_is_a_row_and_a_later_run_gives_it_longer(command: Command) -> None:
-    study = command.study(ONE_CELL.replace("train: {epochs: 2", "train: {epochs: 60").replace("size: 300", "size: 1200"))
+    longer = ONE_CELL.replace("train: {epochs: 2", "train: {epochs: 60").replace("train_size: 300", "train_size: 1200")
+    study = command.study(longer)
     output = command("sweep", study, *SERIAL, "--set", "resources.train.timeout=0.3", expect=1)
     assert "timeout: it took longer than the 0.3 s of resources.timeout; it is handed out again" in output
     assert (command.trials()["failure"] == "timeout").all()
