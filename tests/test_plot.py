@@ -617,7 +617,7 @@ def test_the_commands_of_the_document_work(
         r"^```console\n(.*?)^```", (root / "docs" / "plots.md").read_text(), flags=re.MULTILINE | re.DOTALL
     )
     lines = [line.removeprefix("uv run orchestrator ") for block in blocks for line in block.splitlines()]
-    assert len(lines) == 13
+    assert len(lines) == 14
     for line in lines:
         if "mlflow" in line or "wandb" in line:
             continue
