@@ -6,7 +6,7 @@ import json
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from fuzz_inputs import edited_bytes, edited_text, edited_tree
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 
 from orchestrator.analysis.load import load as load_table
 from orchestrator.compaction import write_tables

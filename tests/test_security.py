@@ -9,7 +9,6 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import TINY, refused
+from msgspec.structs import replace
 
 from orchestrator.cli import main
 from orchestrator.layout import Layout

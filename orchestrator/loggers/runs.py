@@ -47,12 +47,13 @@ def hand_over(source: Source, tool: str, out: Path, *, renew: bool = True) -> Lo
 
     Raises:
         RunError: the tool is not installed.
+        TableError: a study or a trial has a name that leads out of `out`.
         StoreError: `out` cannot be written.
 
     """
     total = Logged(0, 0, 0, 0)
     for study, rows in source.trials.groupby("study", sort=False):
-        logger = open_logger(tool, str(study), out)
+        logger = open_logger(tool, plain(str(study), "the study"), out)
         try:
             total += log_runs(replace(source, trials=rows), logger, renew=renew)
         finally:
