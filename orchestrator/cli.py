@@ -355,7 +355,7 @@ def _export(options: argparse.Namespace) -> int:
     from trainables.errors import ExportError
 
     request = ExportRequest(
-        options.trial, options.format, options.out, options.data_root, options.force, _code_folder(options)
+        options.trial, options.format, options.out, options.data_root, options.force, _code_folder(options), _announce
     )
     try:
         folder, facts = export_trial(request, Layout(options.results))

@@ -16,7 +16,7 @@ from orchestrator.analysis.tables import COLUMNS, is_config_column
 from orchestrator.data_root import bring, local_root
 from orchestrator.errors import DeployError
 from orchestrator.layout import Layout
-from orchestrator.ledger import StageRecord, replay
+from orchestrator.ledger import Replay, StageRecord, replay
 from orchestrator.names import plain
 from orchestrator.storage.places import AnyPath
 from orchestrator.trials import Row, find_trial
@@ -25,6 +25,7 @@ from trainables.export.facts import MODEL_FILES, Check, Facts, Format, Input, pl
 from trainables.sources import importable
 
 if TYPE_CHECKING:
+    from orchestrator.planning import Site
     from trainables.config import DataConfig
     from trainables.data.load import Dataset
     from trainables.export.manifest import PackedHeader
@@ -48,7 +49,8 @@ LEFT_OUT = frozenset({"study", "trial_id", "status", "failure", "error", "hosts"
 class ExportRequest:
     """What to export and where to; `out` None is `<study>-<trial_id>-<format>` in the working folder.
 
-    `code_folder` is searched for a user's own model, None where that may not be imported.
+    `code_folder` is searched for a user's own model, None where that may not be imported. `tell` is told before a
+    network that was not kept is computed again, which may take long.
     """
 
     trial: str
@@ -57,6 +59,7 @@ class ExportRequest:
     data_root: AnyPath
     force: bool
     code_folder: Path | None
+    tell: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,13 @@ def export_trial(request: ExportRequest, layout: Layout) -> tuple[Path, Facts]:
     """
     if not request.trial:
         raise DeployError("which trial? give its trial_id, or the beginning of it, from the tables of a study")
+    from orchestrator.planning import Site
+
     rows, _ = find_trial(layout, request.trial)
     row = rows[0]
-    records = replay(layout.ledger).records
-    artifact = _artifact(row, records, layout, request.format)
+    replayed = replay(layout.ledger)
+    records = replayed.records
+    artifact = _artifact(row, replayed, Site(layout, request.data_root, request.code_folder), request)
     default = plain(f"{row['study']}-{row['trial_id']}-{request.format}", "the default folder")
     folder = request.out or Path(default)
     with _told(), importable(request.code_folder):
@@ -110,20 +116,21 @@ def _images(config: "DataConfig", seed: int, data_root: AnyPath) -> "Dataset":
     return load(config, seed, local_root(data_root))
 
 
-def _artifact(row: Row, records: Mapping[str, StageRecord], layout: Layout, form: Format) -> bytes:
+def _artifact(row: Row, replayed: Replay, site: "Site", request: ExportRequest) -> bytes:
     """The packed file that the trial's evaluation left, as it was written."""
     trial = f"trial {row['trial_id']} of {row['study']}"
     key = row["stage_keys.evaluate"]
-    record = records.get(key)
+    record = replayed.records.get(key)
     evaluated = record is not None and record.status == "complete"
-    if row["status"] != "complete" and not (evaluated and form != "onnx"):
+    if row["status"] != "complete" and not (evaluated and request.format != "onnx"):
         state = row["status"] if isinstance(row["status"], str) else "unfinished"
         also = "; packed and torch are possible, as its evaluation is complete" if evaluated else ""
         raise DeployError(f"{trial} is {state}; only a complete trial can be exported{' as onnx' * bool(also)}{also}")
-    data = layout.artifacts.read(key, record.artifact_sha256) if record and record.artifact_sha256 else None
+    data = site.layout.artifacts.read(key, record.artifact_sha256) if record and record.artifact_sha256 else None
     if data is None:
-        place = layout.artifacts.path(key)
-        raise DeployError(f"{trial}: its packed file {place} is gone or damaged; sweep the study again to make it anew")
+        from orchestrator.remake import remade  # plans, and trains
+
+        return remade(row, site, replayed, request.tell)
     return data
 
 

@@ -116,18 +116,12 @@ def test_what_cannot_be_exported_is_told(
     assert "no trial of" in refused(capsys, "export", "zzz", "--format", "packed")
     results = tmp_path / "results"
     shutil.copytree(swept.folder / "results", results)
-    key = swept.trials().set_index("trial_id").loc[trial, "stage_keys.evaluate"]
-    artifact = results / ".store" / "artifacts" / str(key)
-    artifact.write_bytes(artifact.read_bytes()[:-1])
-    told = refused(capsys, "export", trial, "--format", "packed", "--results", results)
-    assert "gone or damaged; sweep the study again" in told
     df = swept.trials()
     df.loc[df["trial_id"] == trial, "status"] = "failed"
     df.to_parquet(results / "tiny" / "trials.parquet")
     told = refused(capsys, "export", trial, "--format", "onnx", "--results", results)
     assert "is failed; only a complete trial can be exported as onnx; packed and torch are possible" in told
     assert "which trial?" in refused(capsys, "export", "", "--format", "packed")
-    shutil.copy(swept.folder / "results/.store/artifacts" / str(key), artifact)
     words = ("export", trial, "--format", "packed", "--out", tmp_path / "x", "--results", results)
     assert main([str(word) for word in words]) == 0
     assert f"{100 * facts(tmp_path / 'x').measured['accuracy']:.2f} %" in (tmp_path / "x" / "README.md").read_text()

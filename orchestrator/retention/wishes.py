@@ -58,7 +58,7 @@ def wish_of(study: str, site: Site, replayed: Replay) -> Wish:
     runs = runner_of(layout, study)
     named = named_in_tables(layout, study)
     try:
-        plan, ended = _plan(study, site, replayed)
+        plan, ended = stored_plan(study, site, replayed)
     except OrchestratorError as error:
         why = next(iter(str(error).splitlines()), "")
         detail = [line.strip() for line in str(error).splitlines()[1:2]]
@@ -70,8 +70,13 @@ def wish_of(study: str, site: Site, replayed: Replay) -> Wish:
     return Wish(study, frozenset(outputs), owned, owned, "", runs)
 
 
-def _plan(study: str, site: Site, replayed: Replay) -> tuple[Plan, bool]:
-    """A stored study's plan as far as it has grown, and whether nothing of it is left to run."""
+def stored_plan(study: str, site: Site, replayed: Replay) -> tuple[Plan, bool]:
+    """A stored study's plan as far as it has grown, and whether nothing of it is left to run.
+
+    Raises:
+        OrchestratorError: its `_study.yaml` cannot be read, or its data or code are not at hand.
+
+    """
     path = site.layout.study(study) / STUDY
     spec = load_spec(str(path), allow_code=site.code_folder is not None)
     planner = planner_of(spec, site, lambda _: None, may_probe=False)
