@@ -18,6 +18,7 @@ from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, StageRecord
 from orchestrator.observations import Observation, Site, missing
 from orchestrator.plan import Plan
+from orchestrator.storage.secrets import redacted
 from orchestrator.words import brief
 from trainables.data.samples import CHECKED_IMAGES
 from trainables.measure.request import Answer, Request
@@ -247,7 +248,7 @@ class QuietPass:
             started_at=round(started_at, 3),
             finished_at=round(time.time(), 3),
             failure="lost" if died else answer.failure,
-            error=answer.error,
+            error=redacted(answer.error) if answer.error else None,
             metrics=answer.metrics,
             config=one.protocol(),
             workload=self._estimator.workload(one),

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import TINY, refused
+from conftest import TINY, Command, refused
 from msgspec.structs import replace
 
 from orchestrator.cli import main
@@ -311,3 +312,35 @@ def test_a_ray_that_is_started_here_listens_on_this_machine_alone(tmp_path: Path
 
 def test_an_override_of_bytes_that_are_no_text_is_refused(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is not UTF-8 text" in refused(capsys, "check", "tiny.yaml", "--set", "data.folder=\udcff")
+
+
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "planted/Secret+One",
+    "WANDB_API_KEY": "plantedsecrettwo",
+    "MLFLOW_TRACKING_PASSWORD": "planted-secret-three",
+    "MLFLOW_TRACKING_URI": "http://somebody:plantedsecretfour@127.0.0.1:9",
+}
+TELLS = """\
+import os
+def make(channels, classes):
+    raise RuntimeError(f"cannot reach s3://me:plantedsecretfive@bucket with {os.environ['AWS_SECRET_ACCESS_KEY']}")
+"""
+
+
+def test_secrets_reach_no_file(tmp_path: Path) -> None:
+    """Those of the environment, and those that an error of a user's own code tells."""
+    command = Command(tmp_path, {**SECRETS, "OMP_NUM_THREADS": "1"})
+    command("sweep", command.study(SMALL), "--runner", "serial")
+    (tmp_path / "tells.py").write_text(TELLS)
+    own = SMALL.replace("model: {name: resnet8, width: 4}", "model: {name: 'tells:make'}")
+    own = own.replace("study: tiny", "study: own").partition("  compress:")[0] + "seeds: 1\n"
+    command("sweep", command.study(own, "own.yaml"), "--runner", "serial", "--allow-code", expect=1)
+    error = command.trials("own")["error"].iloc[0]
+    assert "cannot reach s3://***@bucket with ***" in error
+    printed = command("report", "results/tiny") + command("show", command.trials("own")["trial_id"].iloc[0])
+    for tool in ("mlflow", "tensorboard", "wandb"):
+        printed += command("log", "results/tiny", "--to", tool, "--out", f"logs/{tool}")
+    (tmp_path / "tells.py").unlink()
+    whole = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()) + printed.encode()
+    assert [name for name, secret in SECRETS.items() if secret.encode() in whole] == []
+    assert re.search(rb"planted.?secret", whole, re.IGNORECASE) is None

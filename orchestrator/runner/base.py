@@ -20,6 +20,7 @@ from orchestrator.runner.schedule import Schedule
 from orchestrator.runner.task import Death, Task
 from orchestrator.runner.task import urgent as urgent_file
 from orchestrator.spec.resources import Demand
+from orchestrator.storage.secrets import redacted
 from orchestrator.table_writer import Tables, TableWriter
 from trainables.keys import Stage
 
@@ -359,7 +360,7 @@ class Driver:
         attempt = self.retries.attempt(key)
         return StageRecord(
             key=key, kind=stage.kind, parent=stage.parent, seed=stage.seed, status="failed", failure=death.failure,
-            error=f"attempt {attempt}: the worker was lost while it held this stage: {death.reason}",
+            error=f"attempt {attempt}: the worker was lost while it held this stage: {redacted(death.reason)}",
             busy_s=0.0, started_at=now, finished_at=now, config=stage.own_config(), device=stage.device,
             run=self._writer.run, attempt=attempt, memory_limit=demand.memory, timeout_s=demand.timeout_s,
         )  # fmt: skip

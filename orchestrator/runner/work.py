@@ -26,6 +26,7 @@ from orchestrator.runner.gpus import hold_to_share, measured_gpu
 from orchestrator.runner.limits import Held, Limits, StageStopped
 from orchestrator.runner.task import Task, Workplace
 from orchestrator.spec.resources import Demand
+from orchestrator.storage.secrets import redacted
 from trainables.data.load import Dataset
 from trainables.errors import CheckpointError, DataError, DivergedError, InfeasibleError, TrialError
 from trainables.keys import Stage
@@ -183,7 +184,7 @@ class _Attempt:
             started_at,
             busy_s,
             failure=None if status == "infeasible" else failure,
-            error=text.strip(),
+            error=redacted(text.strip()),
             parent_sha256=parent_sha256,
         )
 
