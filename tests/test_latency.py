@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -194,7 +195,7 @@ def test_trials_of_one_evaluation_share_its_observations(command: Command) -> No
 
 def test_equal_networks_are_one_observation(timed: Plan) -> None:
     records = evaluated(timed)
-    same = {key: dataclasses.replace(record, artifact_sha256="same") for key, record in records.items()}
+    same = {key: msgspec.structs.replace(record, artifact_sha256="same") for key, record in records.items()}
     assert len(missing(timed, same, SITE)) == 4
     assert len(missing(timed, {}, SITE)) == 16, "before the networks are there, nobody knows"
 
@@ -204,7 +205,7 @@ def test_a_key_names_networks_protocol_machine_and_versions(timed: Plan) -> None
     one = wanted(timed)[0]
     assert one.evaluate != one.dense
     changed = [
-        one.key({**records, key: dataclasses.replace(records[key], artifact_sha256="other")}, SITE)
+        one.key({**records, key: msgspec.structs.replace(records[key], artifact_sha256="other")}, SITE)
         for key in (one.evaluate, one.dense)
     ]
     protocols: list[dict[str, Any]] = [{"runtime": "packed"}, {"batch": 9}, {"threads": 9}, {"repeats": 9}]
@@ -220,7 +221,7 @@ def test_a_key_names_networks_protocol_machine_and_versions(timed: Plan) -> None
 def test_nothing_is_missing_of_what_can_never_be_observed(timed: Plan) -> None:
     records = evaluated(timed)
     train = next(key for key, stage in timed.stages.items() if stage.kind == "train")
-    records[train] = dataclasses.replace(records[train], status="failed", failure="diverged", artifact_sha256=None)
+    records[train] = msgspec.structs.replace(records[train], status="failed", failure="diverged", artifact_sha256=None)
     failed = {train: records[train]}
     assert missing(timed, failed, SITE) == []
 
@@ -338,7 +339,7 @@ class Bench:
 def stored(timed: Plan, layout: Layout) -> dict[str, StageRecord]:
     """All stages complete, their outputs in the store."""
     sums = {key: layout.artifacts.write(key, key.encode()) for key in timed.stages}
-    return {key: dataclasses.replace(record, artifact_sha256=sums[key]) for key, record in evaluated(timed).items()}
+    return {key: msgspec.structs.replace(record, artifact_sha256=sums[key]) for key, record in evaluated(timed).items()}
 
 
 def passed(timed: Plan, folder: Path, answer: Callable[[Request], Answer | str]) -> tuple[QuietPass, Watcher, Bench]:

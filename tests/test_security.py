@@ -285,8 +285,8 @@ import sys
 from orchestrator.runner.environment import quiet_ray
 quiet_ray()
 import ray
-from orchestrator.runner import tune
-with tune._ray(None, 1):
+from orchestrator.runner import ray_host
+with ray_host._ray(None, 1):
     @ray.remote
     class Worker:
         def ready(self): return True
