@@ -174,7 +174,8 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     "sections and leaves": (
         "axes: {compress: [{method: stq, pfr: 0.2}, {metod: stq}], compress.pfr: [0, 0.1]}\n",
         [
-            "line 6, column 44: axes.compress[1].method: is required: one of stq, binary, l1_prune, finetune",
+            "line 6, column 44: axes.compress[1].method: is required: one of stq, binary, dabn, hybrid, l1_prune, "
+            "group_sparsity, decompose, low_rank, expand, xnet, combine, finetune",
             "line 6, column 59: axes.compress.pfr: is varied, and set in the axis compress as well; keep one",
         ],
     ),
@@ -266,7 +267,8 @@ WRONG_FILES: dict[str, tuple[str, list[str]]] = {
             f"line 3, column 16: base.data.name: 'digts' is not known; did you mean 'digits'? Valid: {SETS}",
             "line 4, column 26: base.model.widht: unknown key; did you mean 'width'?",
             "line 5, column 3: base.trian: unknown key; did you mean 'train'?",
-            "line 6, column 22: base.compress.method: 'l1' is not known; valid: binary, finetune, l1_prune, stq",
+            "line 6, column 22: base.compress.method: 'l1' is not known; valid: binary, combine, dabn, decompose, "
+            "expand, finetune, group_sparsity, hybrid, l1_prune, low_rank, stq, xnet",
         ],
     ),
     "missing": (
