@@ -184,7 +184,7 @@ def kill_a_worker(process: "subprocess.Popen[str]") -> None:
 @pytest.mark.ray
 def test_a_killed_worker_costs_only_what_it_held(command: Command) -> None:
     """Worker after worker is killed until one had a stage in hand: between two tasks it holds nothing."""
-    process = command.start("sweep", command.study(TINY.replace("epochs: 2", "epochs: 15")))
+    process = command.start("sweep", command.study(TINY.replace("epochs: 2", "epochs: 60")))
     assert process.stdout is not None
     said: list[str] = []
     listener = threading.Thread(target=said.extend, args=(process.stdout,))
