@@ -86,7 +86,7 @@ def _victims(bench: Bench, kills: int, fault: str, victim: str) -> Tally:
             run = _at_work_on_ray(scene)
             run.wait(bench.random.uniform(0, scene.reference.seconds / 2))
             _strike_one(bench, scene, run, victim)
-            _end(scene, run)
+            ended(scene, run)
         tally.repetitions += 1
     return tally.done()
 
@@ -105,7 +105,7 @@ def _strike_one(bench: Bench, scene: Scene, run: ColdRun, victim: str) -> None:
         scene.tally.in_stage += 1
 
 
-def _end(scene: Scene, run: ColdRun, expect: int = 0) -> None:
+def ended(scene: Scene, run: ColdRun, expect: int = 0) -> None:
     """The end of a sweep that lost something under it."""
     code = run.wait(RUN_S)
     if code != expect:
@@ -127,7 +127,7 @@ def node_kills(bench: Bench, kills: int) -> Tally:
                 cluster.remove_node(node, allow_graceful=False)
                 tally.struck += run.wait(0) is None
                 tally.in_stage += 1
-            _end(scene, run)
+            ended(scene, run)
         tally.repetitions += 1
     return tally.done()
 
@@ -145,9 +145,9 @@ def cluster_head_kills(bench: Bench, kills: int) -> Tally:
                     cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
                     tally.struck += run.wait(0) is None
                     tally.in_stage += 1
-                _end(scene, run, EXIT_RESUMABLE)
+                ended(scene, run, EXIT_RESUMABLE)
             with _cluster() as cluster:
-                _end(scene, scene.sweep_cold("--address", cluster.address))
+                ended(scene, scene.sweep_cold("--address", cluster.address))
         tally.repetitions += 1
     return tally.done()
 

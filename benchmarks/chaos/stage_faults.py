@@ -10,8 +10,7 @@ import psutil
 
 from benchmarks.chaos import faulty_network
 from benchmarks.chaos.bench import Bench
-from benchmarks.chaos.cold import ColdRun, survivors
-from benchmarks.chaos.ray_faults import AT_WORK, RUN_S
+from benchmarks.chaos.ray_faults import AT_WORK, RUN_S, ended
 from benchmarks.chaos.scene import Scene
 from benchmarks.chaos.studies import Study
 from benchmarks.chaos.tally import Tally
@@ -66,7 +65,7 @@ def stopped_workers(bench: Bench, times: int) -> Tally:
                 with contextlib.suppress(psutil.Error):
                     run.members(AT_WORK)[0].suspend()
                     tally.struck += 1
-            _end(scene, run)
+            ended(scene, run)
             scene.finish()
         tally.repetitions += 1
         scene.remove()
@@ -93,7 +92,7 @@ def memory_row(bench: Bench, times: int) -> Tally:
         scene = bench.scene(own_study("hungry", scant), tally)
         _order(scene, f"hold {WANTED_MIB}")
         run = scene.sweep_cold(*WORDS)
-        _end(scene, run, EXIT_FAILED_TRIALS)
+        ended(scene, run, EXIT_FAILED_TRIALS)
         tally.struck += "its process held" in run.output
         later = bench.beside(scene, own_study("hungry", ample))
         with later.watched():
@@ -122,7 +121,7 @@ def _ends_well(scene: Scene, words: tuple[str, ...], sign: str, group: Path | No
     """A sweep that tells of the fault by `sign` and ends as if nothing had been."""
     with scene.watched():
         run = scene.sweep_cold(*words, within=group)
-        _end(scene, run)
+        ended(scene, run)
         scene.tally.struck += sign in run.output
         if sign not in run.output:
             scene.tally.lose("wrong", f"the fault is not told of: {run.output[-2000:]}")
@@ -130,16 +129,6 @@ def _ends_well(scene: Scene, words: tuple[str, ...], sign: str, group: Path | No
         scene.finish()
     scene.tally.repetitions += 1
     scene.remove()
-
-
-def _end(scene: Scene, run: ColdRun, expect: int = 0) -> None:
-    code = run.wait(RUN_S)
-    if code != expect:
-        family = run.family()
-        run.kill()
-        survivors(family)
-        scene.tally.lose("wrong", f"exit code {code}, not {expect}: {run.output[-2000:]}")
-    scene.judge(run)
 
 
 def _order(scene: Scene, what: str) -> None:
