@@ -12,6 +12,7 @@ OTHER: dict[str, object] = {
     "freeze_share": 0.1, "scale": "layer", "activations": "sign", "full_precision": (), "distill": 0.5,
     "temperature": 2.0, "mode": "threshold", "max_zero_share": 0.5, "budget": "global", "min_filters": 3,
     "threshold": 0.4, "threshold_of": "max", "score": "mean_abs", "weights": "ternary",
+    "distill_losses": ("attention",), "hint_weight": 2.0, "distill_layers": ("stages.0",),
 }  # fmt: skip
 BASES: dict[str, dict[str, object]] = {
     "target": {},
@@ -20,22 +21,28 @@ BASES: dict[str, dict[str, object]] = {
     "unpruned ternary": {"pfr": 0.0, "weights": "ternary"},
     "by magnitude": {"score": "mean_abs"},
     "distilled": {"distill": 0.5},
+    "distilled by features": {"distill": 0.5, "distill_losses": ("features",)},
+    "distilled by both": {"distill": 0.5, "distill_losses": ("relational", "logits")},
     "rounded": {"round_to": 16},
 }
+NO_TEACHER = {"temperature", "distill_losses", "hint_weight", "distill_layers"}
+HINTS = {"hint_weight", "distill_layers"}
 INERT: dict[str, set[str]] = {
-    "target": {"max_zero_share", "temperature", "rounding"},
-    "threshold": {"pfr", "score", "budget", "temperature", "rounding"},
+    "target": {"max_zero_share", *NO_TEACHER, "rounding"},
+    "threshold": {"pfr", "score", "budget", *NO_TEACHER, "rounding"},
     "unpruned": {
-        "max_zero_share", "temperature", "scope", "round_to", "rounding", "ramp_share", "freeze_share", "score",
+        "max_zero_share", *NO_TEACHER, "scope", "round_to", "rounding", "ramp_share", "freeze_share", "score",
         "budget", "min_filters", "threshold", "threshold_of",
     },
     "unpruned ternary": {
-        "max_zero_share", "temperature", "scope", "round_to", "rounding", "ramp_share", "freeze_share", "score",
+        "max_zero_share", *NO_TEACHER, "scope", "round_to", "rounding", "ramp_share", "freeze_share", "score",
         "budget", "min_filters",
     },
-    "by magnitude": {"max_zero_share", "temperature", "rounding", "threshold", "threshold_of"},
-    "distilled": {"max_zero_share", "rounding"},
-    "rounded": {"max_zero_share", "temperature"},
+    "by magnitude": {"max_zero_share", *NO_TEACHER, "rounding", "threshold", "threshold_of"},
+    "distilled": {"max_zero_share", "rounding", *HINTS},
+    "distilled by features": {"max_zero_share", "rounding", "temperature"},
+    "distilled by both": {"max_zero_share", "rounding"},
+    "rounded": {"max_zero_share", *NO_TEACHER},
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from trainables.export import compact
 from trainables.export.packed import pack, unpack
 from trainables.measure.cost import cost, ratios
 from trainables.method_config import DabnConfig, ExpandConfig, GroupSparsityConfig, HybridConfig
+from trainables.methods.distilled import Distilled
 from trainables.methods.l1_prune import L1Prune
 from trainables.methods.layers import layers_outside
 from trainables.methods.registry import METHODS, create
@@ -144,7 +145,8 @@ def test_a_limit_that_no_filter_meets_is_infeasible(parent: nn.Module) -> None:
 
 
 def test_distillation_mixes_the_losses_and_leaves_the_parent_alone(parent: nn.Module, data: Dataset) -> None:
-    model, method = copy.deepcopy(parent), Stq(StqConfig(distill=0.25, temperature=3.0))
+    model, method = copy.deepcopy(parent), create(StqConfig(distill=0.25, temperature=3.0))
+    assert isinstance(method, Distilled)
     images = normalise(data.train.images[:20], data)
     method.transform(model, images[:1])
     logits, task = torch.randn(20, 10, generator=generator(0, "calibration")), torch.tensor(2.0)

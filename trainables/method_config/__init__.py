@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 from trainables.method_config.base import CompressBase as CompressBase
+from trainables.method_config.base import DistillFields as DistillFields
+from trainables.method_config.base import DistillLoss as DistillLoss
 from trainables.method_config.base import FinetuneConfig as FinetuneConfig
 from trainables.method_config.base import LayerRole as LayerRole
 from trainables.method_config.binary import ActivationKind as ActivationKind

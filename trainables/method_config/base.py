@@ -1,6 +1,6 @@
 """What every compression method's config has."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -18,6 +18,17 @@ def _in_order(roles: tuple[LayerRole, ...]) -> tuple[LayerRole, ...]:
 
 
 LayerRoles = Annotated[tuple[LayerRole, ...], AfterValidator(_in_order)]
+DistillLoss = Literal["logits", "features", "attention", "relational"]
+
+
+def _each_once(losses: tuple[DistillLoss, ...]) -> tuple[DistillLoss, ...]:
+    if len(set(losses)) < len(losses):
+        msg = f"{list(losses)} names a loss twice"
+        raise ValueError(msg)
+    return tuple(sorted(losses, key=get_args(DistillLoss).index))
+
+
+DistillLosses = Annotated[tuple[DistillLoss, ...], AfterValidator(_each_once)]
 
 
 class CompressBase(Section):
@@ -48,11 +59,53 @@ class CompressBase(Section):
 
     def canonical(self) -> "CompressBase":
         """The same computation with every inert leaf at its default."""
-        defaults = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in self.inert()}
-        return self.model_copy(update=defaults)
+        return self.without(self.inert())
+
+    def without(self, leaves: frozenset[str]) -> "CompressBase":
+        """The same with `leaves` at their defaults."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].get_default(call_default_factory=True) for name in leaves})
 
 
-class FinetuneConfig(CompressBase):
+class DistillFields(CompressBase):
+    """What every method that trains can add: a loss by which the network follows the one that it began as."""
+
+    distill: Share = Field(default=0.0, description="share of the loss that follows the dense parent")
+    temperature: float = Field(default=4.0, gt=0, description="softens the logits in distillation")
+    distill_losses: DistillLosses = Field(
+        default=("logits",),
+        min_length=1,
+        strict=False,
+        description="what follows the parent's: logits, or outputs of layers: features, attention, relational",
+    )
+    hint_weight: float = Field(
+        default=1.0, gt=0, description="of features, attention and relational together, beside the logits"
+    )
+    distill_layers: tuple[str, ...] = Field(
+        default=(), strict=False, description="layers whose outputs follow; none named: the last one of each image size"
+    )
+
+    def distillation(self) -> dict[str, Any]:
+        """The leaves of distillation, for another method that shall distill alike."""
+        return {name: getattr(self, name) for name in DistillFields.model_fields if name not in _SCHEDULE}
+
+    def inert(self) -> frozenset[str]:
+        """Without distillation its leaves; the temperature is that of logits, the others that of layers' outputs."""
+        if self.distill == 0:
+            return frozenset(self.distillation()) - {"distill"}
+        names = frozenset[str]() if "logits" in self.distill_losses else frozenset({"temperature"})
+        return names | ({"hint_weight", "distill_layers"} if self.distill_losses == ("logits",) else set())
+
+    def finetuned(self) -> "FinetuneConfig":
+        """The same schedule and distillation with nothing compressed."""
+        config = FinetuneConfig(epochs=self.epochs, lr=self.lr, **self.distillation())
+        return FinetuneConfig.model_validate(config.canonical())
+
+
+_SCHEDULE = frozenset(CompressBase.model_fields)
+
+
+class FinetuneConfig(DistillFields):
     """Nothing compressed: the parent trained on with the same schedule (baseline `dense_finetuned`)."""
 
     method: Literal["finetune"] = "finetune"

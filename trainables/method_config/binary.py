@@ -4,13 +4,13 @@ from typing import Literal, Self, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from trainables.method_config.base import CompressBase, LayerRole, LayerRoles, Share
+from trainables.method_config.base import DistillFields, LayerRole, LayerRoles, Share
 from trainables.method_config.pruning import PruneFields
 
 ActivationKind = Literal["float", "int8", "ternary", "sign"]
 
 
-class BinaryFields(CompressBase):
+class BinaryFields(DistillFields):
     """What the methods with weights of one or two bits share."""
 
     scale: Literal["filter", "layer", "one", "two_valued"] = Field(
@@ -22,8 +22,6 @@ class BinaryFields(CompressBase):
     full_precision: tuple[LayerRole, ...] = Field(
         default=("first", "last"), strict=False, description="layers that stay fp32"
     )
-    distill: Share = Field(default=0.0, description="share of the loss that follows the dense parent's logits")
-    temperature: float = Field(default=4.0, gt=0, description="softens the logits in distillation")
 
     def few_bit_inputs(self) -> str:
         """See `CompressBase`."""
@@ -36,10 +34,6 @@ class BinaryFields(CompressBase):
             msg = f"full_precision names a layer role twice: {list(roles)}"
             raise ValueError(msg)
         return tuple(sorted(roles, key=get_args(LayerRole).index))
-
-    def inert(self) -> frozenset[str]:
-        """The temperature is distillation's."""
-        return frozenset({"temperature"}) if self.distill == 0 else frozenset()
 
 
 class StqConfig(PruneFields, BinaryFields):
@@ -82,7 +76,7 @@ class StqConfig(PruneFields, BinaryFields):
 
     def inert(self) -> frozenset[str]:
         """What does not act: the ranking's leaves without pruning, the other mode's, the threshold without a user."""
-        names = set(BinaryFields.inert(self))
+        names = set(DistillFields.inert(self))
         if self.mode == "threshold":
             names |= {"pfr", "score", "budget"}
         else:
@@ -130,7 +124,7 @@ class BinaryConfig(BinaryFields):
         return self
 
 
-class DabnConfig(CompressBase):
+class DabnConfig(DistillFields):
     """Weights of two free values a filter, inputs of one bit (Distribution-Aware Binarization, WACV 2018)."""
 
     method: Literal["dabn"] = "dabn"
@@ -147,11 +141,15 @@ class DabnConfig(CompressBase):
         """XNOR-Net's one scale a filter. Its last layer stays fp32 where its inputs are signs, which no mean gives."""
         kept = self.full_precision if self.activations == "float" else (*self.full_precision, "last")
         return BinaryConfig(
-            epochs=self.epochs, lr=self.lr, activations=self.activations, full_precision=tuple(dict.fromkeys(kept))
+            epochs=self.epochs,
+            lr=self.lr,
+            activations=self.activations,
+            full_precision=tuple(dict.fromkeys(kept)),
+            **self.distillation(),
         )
 
 
-class HybridConfig(CompressBase):
+class HybridConfig(DistillFields):
     """Binary weights everywhere, inputs of one bit where they do least harm (Hybrid Binary Networks, WACV 2018)."""
 
     method: Literal["hybrid"] = "hybrid"
@@ -173,4 +171,6 @@ class HybridConfig(CompressBase):
     def same_bits(self) -> BinaryConfig:
         """Signs everywhere; the last layer fp32, as its inputs are."""
         kept = tuple(dict.fromkeys((*self.full_precision, "last")))
-        return BinaryConfig(epochs=self.epochs, lr=self.lr, activations="sign", full_precision=kept)
+        return BinaryConfig(
+            epochs=self.epochs, lr=self.lr, activations="sign", full_precision=kept, **self.distillation()
+        )

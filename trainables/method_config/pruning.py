@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from trainables.method_config.base import CompressBase, FinetuneConfig, Share
+from trainables.method_config.base import CompressBase, DistillFields, Share
 
 PruneFactorRatio = Annotated[float, Field(ge=0, lt=1)]
 
 
-class PruneFields(CompressBase):
+class PruneFields(DistillFields):
     """What the filter-pruning methods share."""
 
     pfr: PruneFactorRatio = Field(default=0.4, description="prune factor ratio: share of filters removed per layer")
@@ -36,8 +36,8 @@ class PruneFields(CompressBase):
     def inert(self) -> frozenset[str]:
         """Without pruning nothing that shapes the masks matters."""
         if self.pfr == 0:
-            return frozenset({"scope", "round_to", "rounding", "ramp_share", "freeze_share"})
-        return frozenset({"rounding"}) if self.round_to == 1 else frozenset()
+            return super().inert() | {"scope", "round_to", "rounding", "ramp_share", "freeze_share"}
+        return super().inert() | ({"rounding"} if self.round_to == 1 else set())
 
 
 class L1PruneConfig(PruneFields):
@@ -47,10 +47,10 @@ class L1PruneConfig(PruneFields):
 
     def canonical(self) -> CompressBase:
         """At PFR 0 it is plain finetuning."""
-        return FinetuneConfig(epochs=self.epochs, lr=self.lr) if self.pfr == 0 else self
+        return self.finetuned() if self.pfr == 0 else self.without(DistillFields.inert(self))
 
 
-class GroupSparsityConfig(CompressBase):
+class GroupSparsityConfig(DistillFields):
     """Whole channels driven to exactly zero by a group penalty while training, and cut (NIPS 2016)."""
 
     method: Literal["group_sparsity"] = "group_sparsity"
@@ -75,9 +75,10 @@ class GroupSparsityConfig(CompressBase):
     def inert(self) -> frozenset[str]:
         """The early groups' strength needs such groups; without a penalty nothing happens."""
         if self.penalty == 0:
-            return frozenset(type(self).model_fields) - {"method", "epochs", "lr", "penalty"}
-        return frozenset({"early_share"}) if self.early_groups == 0 else frozenset()
+            idle = frozenset(type(self).model_fields) - DistillFields.model_fields.keys() - {"method", "penalty"}
+            return idle | super().inert()
+        return super().inert() | ({"early_share"} if self.early_groups == 0 else set())
 
     def canonical(self) -> CompressBase:
         """Without a penalty it is plain finetuning."""
-        return super().canonical() if self.penalty > 0 else FinetuneConfig(epochs=self.epochs, lr=self.lr)
+        return super().canonical() if self.penalty > 0 else self.finetuned()

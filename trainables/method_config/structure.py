@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainables.method_config.base import CompressBase, LayerRoles, Share
+from trainables.method_config.base import DistillFields, LayerRoles, Share
 
 
-class DecomposeConfig(CompressBase):
+class DecomposeConfig(DistillFields):
     """k x k convolutions as a k x 1 and a 1 x k one, trained end to end (DecomposeMe, 2016)."""
 
     method: Literal["decompose"] = "decompose"
@@ -23,7 +23,7 @@ class DecomposeConfig(CompressBase):
     keep: LayerRoles = Field(default=("first",), strict=False, description="layers that stay as they are")
 
 
-class XnetConfig(CompressBase):
+class XnetConfig(DistillFields):
     """Layers whose filters read few inputs each, along a fixed random graph (Deep Expander Networks, ECCV 2018)."""
 
     method: Literal["xnet"] = "xnet"
@@ -44,13 +44,13 @@ class XnetConfig(CompressBase):
 
     def inert(self) -> frozenset[str]:
         """Groups have no blocks."""
-        return frozenset({"block"}) if self.graph == "groups" else frozenset()
+        return super().inert() | ({"block"} if self.graph == "groups" else set())
 
 
 Expansion = Literal["conv", "stacked", "depthwise", "linear"]
 
 
-class ExpandConfig(CompressBase):
+class ExpandConfig(DistillFields):
     """Layers trained as chains of wider linear ones, contracted to what they were at the end (ExpandNets, 2020)."""
 
     method: Literal["expand"] = "expand"
@@ -83,7 +83,7 @@ class ExpandConfig(CompressBase):
         return self
 
 
-class LowRankConfig(CompressBase):
+class LowRankConfig(DistillFields):
     """Layers driven to a low rank by a nuclear-norm penalty, then split in two (compression-aware training, 2017)."""
 
     method: Literal["low_rank"] = "low_rank"

@@ -7,6 +7,7 @@ from trainables.config import CompressBase, FinetuneConfig, L1PruneConfig, StqCo
 from trainables.method_config import (
     DabnConfig,
     DecomposeConfig,
+    DistillFields,
     ExpandConfig,
     GroupSparsityConfig,
     HybridConfig,
@@ -16,6 +17,7 @@ from trainables.method_config import (
 from trainables.methods.base import Method
 from trainables.methods.dabn import Dabn
 from trainables.methods.decompose import Decompose
+from trainables.methods.distilled import Distilled
 from trainables.methods.expand import Expand
 from trainables.methods.finetune import Finetune
 from trainables.methods.group_sparsity import GroupSparsity
@@ -40,11 +42,13 @@ METHODS: dict[type[CompressBase], Callable[[Any], Method]] = {
 
 
 def create(config: CompressBase, seed: int = 0) -> Method:
-    """A fresh method for `config`, by the type of its canonical form (`binary` is STQ at PFR 0).
+    """A fresh method for `config`, by the type of its canonical form (`binary` is STQ at PFR 0), distilled where asked.
 
     A pipeline is none: each of its steps is a stage with a method of its own.
     """
     canonical = config.trained().canonical()
     method = METHODS[type(canonical)](canonical)
     method.seed = seed
+    if isinstance(canonical, DistillFields) and canonical.distill > 0:
+        return Distilled(method, canonical)
     return method

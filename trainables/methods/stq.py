@@ -1,6 +1,5 @@
 """Structured ternary quantization: whole filters pruned, the others one bit a weight."""
 
-import copy
 from functools import partial
 
 import torch
@@ -30,7 +29,6 @@ from trainables.quantize import (
     ternarize,
     two_valued,
 )
-from trainables.training.distill import logits_loss
 
 TERNARY_ACTIVATION_THRESHOLD = 0.5
 """D of ternary activations: behind a BN of scale 1 it makes 38 % of them 0 (chosen here; no source gives a value)."""
@@ -48,14 +46,13 @@ class Stq(Method):
 
     Variants: `weights: ternary` makes near-zero weights of surviving filters 0 too (Ternary Weight Networks, 2016),
     `scale: two_valued` gives each filter its two best values (DAB-Net, WACV 2018), `activations` quantizes what the
-    layers read, `distill` mixes (1 - d) * task + d * T^2 KL to the dense parent into the loss (Hinton et al., 2015).
+    layers read.
 
     At PFR 0 it is weight binarization (XNOR-Net, Rastegari et al., ECCV 2016), without any mask. Reference: STQ-Nets
     (Munagala, Prabhu and Namboodiri, BMVC 2020); its body was not available, so score, ramp and gradient are inferred.
     """
 
     pruner: FilterPruner | None = None
-    teacher: nn.Module | None = None
     activations: tuple[str, ...] = ()
 
     def __init__(self, config: StqConfig) -> None:
@@ -70,8 +67,6 @@ class Stq(Method):
 
         """
         config = self.config
-        if config.distill > 0:
-            self.teacher = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
         groups = channel_groups(model, example, config.scope) if config.prunes() else ()
         layers = layers_outside(model, config.full_precision)
         refuse_shared(model, example, layers)
@@ -98,15 +93,6 @@ class Stq(Method):
         """
         if self.pruner is not None:
             self.pruner.before_epoch(model, epoch, epochs)
-
-    def loss(self, model: nn.Module, images: Tensor, logits: Tensor, task: Tensor) -> Tensor:
-        """The task's loss, mixed with distillation where asked."""
-        if self.teacher is None:
-            return task
-        with torch.no_grad():
-            target = self.teacher.to(images.device)(images)
-        share = self.config.distill
-        return (1 - share) * task + share * logits_loss(logits, target, self.config.temperature)
 
     def protected(self, epoch: int, epochs: int) -> bool:
         """Until the masks settle."""
