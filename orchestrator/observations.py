@@ -29,6 +29,7 @@ PACKAGES: Mapping[Runtime, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime",),
     "packed": ("numba", "sweep-orchestrator"),
+    "skipping": ("torch", "sweep-orchestrator"),
 }
 """The packages that run a network in each runtime."""
 

@@ -56,6 +56,7 @@ METHOD_CASES: dict[str, dict[str, object]] = {
     "dabn": {"method": "dabn"},
     "hybrid": {"method": "hybrid", "ratio": 0.5, "binary_share": 0.4},
     "xnet": {"method": "xnet", "reduction": 2, "keep": ["first"]},
+    "lkam": {"method": "lkam", "soft_share": 0.4, "removal_share": 0.3},
     "expand": {"method": "expand", "factor": 2},
     "expand, nonlinear": {"method": "expand", "factor": 2, "init": "random", "nonlinear_share": 0.4},
     "group_sparsity": {"method": "group_sparsity", "penalty": 3, "scope": "all", "free_share": 0},

@@ -16,6 +16,7 @@ from trainables.data.load import Dataset, load
 from trainables.export.packed import unpack
 from trainables.keys import PathFinder, Stage
 from trainables.method_config import CombineConfig, DecomposeConfig, ExpandConfig, StqConfig
+from trainables.models.gated import gated
 from trainables.stages import Outcome, Paused, run_stage
 
 torch.set_num_threads(1)
@@ -91,6 +92,10 @@ STEPS: dict[str, dict[str, dict[str, Any]]] = {
     "gathered, then binary": {
         "_1_xnet": {"method": "xnet", "reduction": 2, "epochs": 1}, "_2_binary": {"method": "binary", "epochs": 1},
     },
+    "chains, then gates": {
+        "_1_decompose": {"method": "decompose", "epochs": 1},
+        "_2_lkam": {"method": "lkam", "budget": 0.2, "epochs": 2, "removal_share": 0.4},
+    },
     "pruned, then expander": {
         "_1_l1_prune": {"method": "l1_prune", "pfr": 0.5, "epochs": 2}, "_2_xnet": {"method": "xnet", "epochs": 1},
     },
@@ -112,7 +117,10 @@ def test_a_pipeline_runs_and_each_step_tells_its_bytes(name: str, data: Dataset)
     places = [edit.place for edit in network.edits]
     if name == "chains of low bits":
         assert any(place.endswith((".0", ".3")) for place in places)  # a part of a pair was split once more
-    if name.startswith(("chains", "gathered")):
+    if name == "chains, then gates":
+        assert gated(network.model)
+        assert len({place.count(".") for place in places}) > 1  # gates inside of the chains
+    if name.startswith(("chains of", "gathered")):
         assert network.bits
         assert any(layer.rpartition(".")[0] in places for layer in network.bits)
 
@@ -161,6 +169,12 @@ WRONG: dict[str, tuple[object, str]] = {
     "split after xnet, not next to it": (
         {"1_xnet": {"method": "xnet"}, "2_fine": {"method": "finetune"}, "3_low": {"method": "low_rank"}},
         "steps.3_low cannot come after 1_xnet: xnet leaves convolutions of groups, which low_rank cannot work on",
+    ),
+    "gates first": (
+        {"1_lkam": {"method": "lkam"}, "2_stq": STQ}, "steps.2_stq cannot come after 1_lkam: lkam leaves kernels with",
+    ),
+    "gates after xnet": (
+        {"1_xnet": {"method": "xnet"}, "2_lkam": {"method": "lkam"}}, "steps.2_lkam cannot come after 1_xnet: the chan",
     ),
     "one step": ({"1_stq": STQ}, "steps holds 1 methods; 2 to 4 make a pipeline"),
     "no steps": ({}, "steps holds 0 methods"),

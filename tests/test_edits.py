@@ -95,8 +95,8 @@ def test_a_chain_counts_as_the_layer_whose_place_it_took() -> None:
 
 FAULTS: dict[str, tuple[list[dict[str, Any]], str]] = {
     "no such place": ([{"place": "stages.9", "parts": [{"kind": "relu"}]}], "replaces 'stages.9', which is no conv"),
-    "the whole network": ([{"place": ".", "parts": [{"kind": "relu"}]}], "which is no convolution or linear layer"),
-    "a block": ([{"place": "stages.0.0", "parts": [{"kind": "relu"}]}], "which is no convolution or linear layer"),
+    "the whole network": ([{"place": ".", "parts": [{"kind": "relu"}]}], "which is no convolution, linear layer or BN"),
+    "a block": ([{"place": "stages.0.0", "parts": [{"kind": "relu"}]}], "which is no convolution, linear layer or BN"),
     "no name": ([{"place": "", "parts": [{"kind": "relu"}]}], "manifest"),
     "no part": ([{"place": "stem.conv", "parts": []}], "manifest"),
     "nine parts": ([{"place": "stem.conv", "parts": [{"kind": "relu"}] * 9}], "manifest"),
@@ -157,7 +157,7 @@ def test_a_stored_network_with_odd_edits_is_refused() -> None:
         compact.restore(build(MODEL, 1, 10), tampered)
 
 
-EXPORTED = ("decompose", "xnet")
+EXPORTED = ("decompose", "xnet", "lkam")
 
 
 @pytest.mark.parametrize("name", EXPORTED)

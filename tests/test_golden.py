@@ -35,12 +35,13 @@ CONFIGS: dict[str, dict[str, object]] = {
     "group_sparsity": {"method": "group_sparsity", "penalty": 0.1, "scope": "all", "epochs": 3},
     "low_rank": {"method": "low_rank", "penalty": 0.3, "energy": 0.7, "epochs": 3},
     "xnet": {"method": "xnet", "reduction": 2, "keep": ["first"], "epochs": 2},
+    "lkam": {"method": "lkam", "gain": 60, "budget": 0.1, "removal_share": 0.3, "epochs": 3},
     "combine": {"method": "combine", "steps": {"1_expand": {"method": "expand", "factor": 2, "epochs": 1},
                                                "2_stq": {"method": "stq", "pfr": 0.4, "epochs": 2}}},
 }  # fmt: skip
 BN_FIRST = ("dabn", "hybrid")
-SIZES_ARE_OUTCOMES = ("group_sparsity", "low_rank")
-"""How many channels and ranks are left follows from trained weights, whose rounding is a machine's own."""
+SIZES_ARE_OUTCOMES = ("group_sparsity", "low_rank", "lkam")
+"""How many channels, ranks and MACs are left follows from trained weights, whose rounding is a machine's own."""
 LABELS = {"strategy": "badge", "budget": 120, "initial": 60, "query_sizes": [40], "epochs": 2, "replay_ratio": 1,
           "schedule": "fast", "proxy": "resnet8", "proxy_width": 3, "proxy_image_size": 12}  # fmt: skip
 CASES: dict[str, dict[str, object]] = {

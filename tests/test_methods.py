@@ -23,7 +23,7 @@ from trainables.errors import InfeasibleError
 from trainables.export import compact
 from trainables.export.packed import pack, unpack
 from trainables.measure.cost import cost, ratios
-from trainables.method_config import DabnConfig, ExpandConfig, GroupSparsityConfig, HybridConfig
+from trainables.method_config import DabnConfig, ExpandConfig, GroupSparsityConfig, HybridConfig, LkamConfig
 from trainables.methods.distilled import Distilled
 from trainables.methods.l1_prune import L1Prune
 from trainables.methods.layers import layers_outside
@@ -74,7 +74,7 @@ def has_low_bit_inputs(config: CompressConfig) -> bool:
     return bool(config.few_bit_inputs())
 
 
-PRUNES = (StqConfig, L1PruneConfig, GroupSparsityConfig)
+PRUNES = (StqConfig, L1PruneConfig, GroupSparsityConfig, LkamConfig)
 KEEPS_EVERY_MAC = (FinetuneConfig, ExpandConfig, DabnConfig, HybridConfig)
 
 
@@ -89,16 +89,17 @@ def test_a_method_trains_and_its_network_stays_the_same_in_every_form(
     assert (masked.argmax(1) == data.test.labels).float().mean() > (0.4 if has_low_bit_inputs(config) else 0.6)
     finished = method.finalize(model)
     assert not any(isinstance(module, Quantized) for module in finished.model.modules())
-    assert_same(predict(finished.model, data.test, data), masked)
+    folded = 0.99 if isinstance(config, LkamConfig) else 1.0  # a gate at its threshold may be rounded another way
+    assert_same(predict(finished.model, data.test, data), masked, folded)
     stored = compact.restore(build(architecture, 1, 10), compact.save(finished))
-    assert_same(predict(stored.model, data.test, data), masked)
+    assert_same(predict(stored.model, data.test, data), masked, folded)
     assert facts(stored) == facts(finished)
     packed = pack(finished, header(data, architecture))
     unpacked, read = unpack(packed)
     assert read == header(data, architecture)
     assert facts(unpacked) == facts(finished)
     # a sum that is rounded another way may fall on the other side of a step
-    share = 0.98 if finished.activations else 1.0
+    share = 0.98 if finished.activations or isinstance(config, LkamConfig) else 1.0
     assert_same(predict(unpacked.model, data.test, data), masked, share)
     assert pack(unpacked, read) == packed
     check_figures(dense, finished, config, len(packed))

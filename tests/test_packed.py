@@ -419,7 +419,7 @@ WIDE = {**HEADER, "model": {"name": "resnet18", "width": 1024}, "classes": 100_0
         (signed(b"no zlib", b""), "manifest"),
         (signed(zlib.compress(b"[" * 100_000), b""), "manifest"),
         (signed(zlib.compress(bytes(50_000_000)), b""), "manifest"),
-        (signed(b"", b"", version=4), "has version 4; this release reads up to version 3"),
+        (signed(b"", b"", version=5), "has version 5; this release reads up to version 4"),
         (signed(b"", b"", version=0), "has version 0"),
         (forged({}, version=2), "says version 2 and holds what is of version 1"),
         (forged({}, of=NEWER, version=1), "says version 1 and holds what is of version 2"),

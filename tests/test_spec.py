@@ -194,7 +194,8 @@ STUDIES = {
     "group_sparsity": 24,
     "low_rank": 36,
     "xnet": 27,
-    "methods": 72,
+    "lkam": 60,
+    "methods": 78,
     "binary_methods": 18,
 }
 

@@ -175,7 +175,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         "axes: {compress: [{method: stq, pfr: 0.2}, {metod: stq}], compress.pfr: [0, 0.1]}\n",
         [
             "line 6, column 44: axes.compress[1].method: is required: one of stq, binary, dabn, hybrid, l1_prune, "
-            "group_sparsity, decompose, low_rank, expand, xnet, combine, finetune",
+            "group_sparsity, decompose, low_rank, expand, xnet, lkam, combine, finetune",
             "line 6, column 59: axes.compress.pfr: is varied, and set in the axis compress as well; keep one",
         ],
     ),
@@ -268,7 +268,7 @@ WRONG_FILES: dict[str, tuple[str, list[str]]] = {
             "line 4, column 26: base.model.widht: unknown key; did you mean 'width'?",
             "line 5, column 3: base.trian: unknown key; did you mean 'train'?",
             "line 6, column 22: base.compress.method: 'l1' is not known; valid: binary, combine, dabn, decompose, "
-            "expand, finetune, group_sparsity, hybrid, l1_prune, low_rank, stq, xnet",
+            "expand, finetune, group_sparsity, hybrid, l1_prune, lkam, low_rank, stq, xnet",
         ],
     ),
     "missing": (
@@ -383,8 +383,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("latency", "fault"),
     [
-        ("{runtimes: [tensorrt]}", "runtimes: 'tensorrt' is not known; valid: onnxruntime, openvino, packed"),
-        ("{runtimes: []}", "runtimes: is empty; a list of openvino, onnxruntime, packed is wanted"),
+        ("{runtimes: [tensorrt]}", "runtimes: 'tensorrt' is not known; valid: onnxruntime, openvino, packed, skipping"),
+        ("{runtimes: []}", "runtimes: is empty; a list of openvino, onnxruntime, packed, skipping is wanted"),
         ("{runtimes: [packed, packed]}", "runtimes: 'packed' is there twice; keep one"),
         ("{batch: [8, 0]}", "batch: element 2: 0 is not a whole number in [1, 4096]"),
         ("{batch: [a]}", "batch: element 1: 'a' is text; a whole number in [1, 4096] is wanted"),

@@ -171,7 +171,17 @@ _MEASURED = (
     Column("packed_bytes", "bytes", "min", True, "int64", "size of the packed file: what a device would store"),
     Column("dense_bytes", "bytes", None, True, "int64", "size of the dense parent's parameters in fp32"),
     Column("params", "1", "min", True, "int64", "parameters of the compact network"),
-    Column("macs", "1", "min", True, "int64", "multiply-accumulates for one image"),
+    Column(
+        "macs",
+        "1",
+        "min",
+        True,
+        "int64",
+        "multiply-accumulates for one image; mean over the test images where they depend on the image (`lkam`)",
+    ),
+    Column("macs_worst", "1", "min", True, "int64", "those of an image that needs every kernel; null without gates"),
+    Column("macs_class_least", "1", "min", True, "int64", "the mean of the class that needs least; null without gates"),
+    Column("macs_class_most", "1", "min", True, "int64", "the mean of the class that needs most; null without gates"),
     Column("bops", "1", "min", True, "int64", "bit operations for one image: MACs x weight bits x activation bits"),
     Column(
         "mac_cost",
@@ -287,7 +297,7 @@ _HISTORY = (
 
 _LATENCY = (
     Column("stage_keys.evaluate", "", None, True, "string", "key of the evaluation whose packed file was timed"),
-    Column("runtime", "", None, True, "string", "`openvino`, `onnxruntime` or `packed`"),
+    Column("runtime", "", None, True, "string", "`openvino`, `onnxruntime`, `packed` or `skipping`"),
     Column("batch", "images", None, True, "int64", "images per call"),
     Column("threads", "1", None, True, "int64", "threads of the runtime"),
     Column("repeats", "1", None, True, "int64", "turns of each network"),

@@ -14,10 +14,10 @@ from pydantic import Field, ValidationError, model_validator
 from trainables.config import ModelConfig, Section
 from trainables.errors import PackedFileError
 from trainables.export.coding import Storage
-from trainables.models.edits import MOST_EDITS, Edit, dumped
+from trainables.models.edits import GATES, MOST_EDITS, Edit, dumped
 
 MAGIC = b"PKNN"
-VERSION = 3
+VERSION = 4
 _PREFIX = struct.Struct("<4sHI")
 _DIGEST_BYTES = 8
 _MANIFEST_LIMIT = 1 << 20
@@ -47,10 +47,11 @@ class PackedHeader(Section):
 
 
 class Manifest(Section):
-    """The header, the shape of each layer's weight and how it is stored, and what versions 2 and 3 added.
+    """The header, the shape of each layer's weight and how it is stored, and what later versions added.
 
     `input_bits` has one number a layer, 0 for fp32, or is empty; `activations` holds places among the model's modules;
-    `others` counts the tensors that belong to no layer. `edits` (version 3) put chains of layers in the place of some.
+    `others` counts the tensors that belong to no layer. `edits` put chains of layers in the place of some (version 3;
+    with gates version 4).
     """
 
     header: PackedHeader
@@ -71,6 +72,8 @@ class Manifest(Section):
 
     def version(self) -> int:
         """The first version of the format that has all of it."""
+        if any(part.kind in GATES for edit in self.edits for part in edit.parts):
+            return 4
         if self.edits:
             return 3
         new = self.input_bits or self.activations or self.others or not _FIRST_STORAGE.issuperset(self.storage)

@@ -8,8 +8,8 @@ entry, and the value of each activation that has one, as fp64.
 The scales of a convolution of few bits that only a BN reads are folded into that BN, so that 4 bytes a filter are
 saved. Folding changes outputs by rounding alone; the classes predicted stay the same but for ties within that rounding.
 
-Version 1 has no ternary and no two-valued layers, no activations and no other tensors, version 2 no edits; a network
-without them is still written so.
+Version 1 has no ternary and no two-valued layers, no activations and no other tensors, version 2 no edits, version 3 no
+gates; a network without them is still written so.
 """
 
 import copy

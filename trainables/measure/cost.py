@@ -26,7 +26,7 @@ class Cost:
 
     Attributes:
         params: trained numbers: weights, biases, BN scales and shifts.
-        macs: multiply-accumulates of one image; one MAC counts 1.
+        macs: multiply-accumulates of one image, or expected ones; one MAC counts 1.
         bops: bit operations of one image, the sum of MACs x weight bits x activation bits over layers.
         mac_cost: MACs of one image, each times its `mac_weight`.
         payload_bits: `stored_bits` over convolutions and linear layers; BN, biases and scales left out (the convention
@@ -108,21 +108,24 @@ def cost(
     example: Tensor,
     input_bits: Mapping[str, int] | None = None,
     mac_weights: CostConfig | None = None,
+    expected_macs: Mapping[str, float] | None = None,
 ) -> Cost:
     """The costs of `model`, whose layers store `bits` per weight; `example` is one image, shape (1, C, H, W).
+
+    `expected_macs`, of each layer, take the place of those of `example` where they differ from image to image.
 
     A layer that `bits` or `input_bits` lacks is fp32. A weight-binary MAC with fp32 inputs is thus 32 bops, a fully
     binary one 1, an fp32 one 1,024. Published speed-ups weigh them otherwise (1/58 per fully binary MAC in XNOR-Net,
     1/64 in others): `mac_weights` say how `mac_cost` does. No machine's time is meant here.
     """
-    weights, macs = layer_weights(model), layer_macs(model, example)
+    weights, macs = layer_weights(model), expected_macs or layer_macs(model, example)
     sides = {name: (bits.get(name, FP_BITS), (input_bits or {}).get(name, FP_BITS)) for name in macs}
     counted = mac_weights or CostConfig()
     payload = payload_bits(weights, bits)
     return Cost(
         params=sum(parameter.numel() for parameter in model.parameters()),
-        macs=sum(macs.values()),
-        bops=sum(count * math.prod(sides[name]) for name, count in macs.items()),
+        macs=round(sum(macs.values())),
+        bops=round(sum(count * math.prod(sides[name]) for name, count in macs.items())),
         mac_cost=math.fsum(count * mac_weight(*sides[name], counted) for name, count in macs.items()),
         payload_bits=payload,
         bits_per_weight=payload / sum(weights.values()),

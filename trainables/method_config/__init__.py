@@ -20,6 +20,7 @@ from trainables.method_config.binary import HybridConfig as HybridConfig
 from trainables.method_config.binary import StqConfig as StqConfig
 from trainables.method_config.combine import CombineConfig as CombineConfig
 from trainables.method_config.combine import PipelineStep as PipelineStep
+from trainables.method_config.dynamic import LkamConfig as LkamConfig
 from trainables.method_config.pruning import GroupSparsityConfig as GroupSparsityConfig
 from trainables.method_config.pruning import L1PruneConfig as L1PruneConfig
 from trainables.method_config.pruning import PruneFields as PruneFields
@@ -39,6 +40,7 @@ CompressConfig = Annotated[
     | LowRankConfig
     | ExpandConfig
     | XnetConfig
+    | LkamConfig
     | CombineConfig
     | FinetuneConfig,
     Field(discriminator="method", description="compression after training; absent: none"),

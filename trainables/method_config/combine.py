@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError, WithJsonSchema, field_
 
 from trainables.method_config.base import CompressBase, FinetuneConfig
 from trainables.method_config.binary import BinaryConfig, DabnConfig, HybridConfig, StqConfig
+from trainables.method_config.dynamic import LkamConfig
 from trainables.method_config.pruning import GroupSparsityConfig, L1PruneConfig
 from trainables.method_config.structure import DecomposeConfig, ExpandConfig, LowRankConfig, XnetConfig
 from trainables.model_config import Section
@@ -26,6 +27,7 @@ StepConfig = Annotated[
     | LowRankConfig
     | ExpandConfig
     | XnetConfig
+    | LkamConfig
     | FinetuneConfig,
     Field(discriminator="method"),
 ]
@@ -34,7 +36,7 @@ _STEP: TypeAdapter[CompressBase] = TypeAdapter(StepConfig)
 QUANTIZERS = ("stq", "binary", "dabn", "hybrid")
 """After these weights have few bits, which training on would lose."""
 
-PRUNERS = ("l1_prune", "group_sparsity")
+PRUNERS = ("l1_prune", "group_sparsity", "lkam")
 _NAME = re.compile(r"([1-9])_\w+")
 _EXAMPLE = "steps: {1_expand: {method: expand}, 2_stq: {method: stq, pfr: 0.4}}"
 
@@ -168,6 +170,8 @@ def _impossible(earlier: CompressBase, later: CompressBase) -> str | None:
     first, second = str(getattr(earlier, "method", "")), str(getattr(later, "method", ""))
     if first in QUANTIZERS:
         return f"{first} leaves weights of few bits, which training on would lose; it comes last"
+    if first == "lkam":
+        return "lkam leaves kernels with gates, which no method trains on; it comes last"
     prunes = second in PRUNERS or (isinstance(later, StqConfig) and later.prunes())
     if first == "xnet" and prunes:
         return "the channels that xnet gathers cannot be cut; prune before it"

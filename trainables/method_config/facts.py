@@ -100,12 +100,19 @@ METHOD_FACTS: Mapping[str, MethodFacts] = {
         f"{_PLAIN_FP32}; many small groups are slow there, see block",
         "groups and blocks have to divide the channels; a linear layer has to read one vector an image",
     ),
+    "lkam": MethodFacts(
+        "Parsimonious Inference (Theodorakopoulos et al., arXiv 1701.05221); patented, for research",
+        "small gates switch kernels on and off for each image; those that are hardly ever on are removed",
+        "convolutions with gates in fp32; fewer channels",
+        "the skipping runtime, which computes what is on for an image; OpenVINO, ONNX Runtime and torch compute all",
+        "needs convolutions of one group that, behind their own BN, convolutions and linear layers alone read",
+    ),
     "combine": MethodFacts(
         "the claim of the sources' theses that methods add up",
         "methods one after the other, each a stage that pipelines with the same beginning share",
         "what the steps leave",
         "what runs the networks of the last step",
-        "two to four steps; one that leaves few bits comes last; xnet before nothing that cuts or splits",
+        "two to four steps; one that leaves few bits or gates comes last; xnet before nothing that cuts or splits",
     ),
     "finetune": MethodFacts(
         "no paper: the baseline dense_finetuned",

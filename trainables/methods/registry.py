@@ -11,6 +11,7 @@ from trainables.method_config import (
     ExpandConfig,
     GroupSparsityConfig,
     HybridConfig,
+    LkamConfig,
     LowRankConfig,
     XnetConfig,
 )
@@ -23,6 +24,7 @@ from trainables.methods.finetune import Finetune
 from trainables.methods.group_sparsity import GroupSparsity
 from trainables.methods.hybrid import Hybrid
 from trainables.methods.l1_prune import L1Prune
+from trainables.methods.lkam import Lkam
 from trainables.methods.low_rank import LowRank
 from trainables.methods.stq import Stq
 from trainables.methods.xnet import Xnet
@@ -38,6 +40,7 @@ METHODS: dict[type[CompressBase], Callable[[Any], Method]] = {
     GroupSparsityConfig: GroupSparsity,
     LowRankConfig: LowRank,
     XnetConfig: Xnet,
+    LkamConfig: Lkam,
 }
 
 

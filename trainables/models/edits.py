@@ -1,6 +1,6 @@
 """What compression changes in a network's structure, as data: a file that lists it can be rebuilt without any code.
 
-An edit puts a short chain of plain layers in the place of one convolution or linear layer. `Compact.edits` lists them
+An edit puts a short chain of layers in the place of one convolution, linear layer or BN. `Compact.edits` lists them
 in the order in which they were made; a later one may replace a part of an earlier one, `conv1.0`. Whoever rebuilds a
 network applies them to the dense one, then gives the layers the shapes and weights of the file.
 """
@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from torch import nn
 
 from trainables.config import Section
+from trainables.models.gated import GatedConv2d
 from trainables.models.gather import Gather
 from trainables.quantize import replace_module
 
@@ -114,7 +115,38 @@ class FlattenPart(Section):
         return nn.Flatten()
 
 
-Part = Annotated[ConvPart | LinearPart | NormPart | ReluPart | GatherPart | FlattenPart, Field(discriminator="kind")]
+class GatedConvPart(Section):
+    """A convolution of one group with a gate that switches its kernels, image by image."""
+
+    kind: Literal["gated_conv"] = "gated_conv"
+    conv: ConvPart
+
+    @model_validator(mode="after")
+    def _of_one_group(self) -> Self:
+        if self.conv.groups > 1:
+            msg = f"a gated convolution has {self.conv.groups} groups; it has one"
+            raise ValueError(msg)
+        return self
+
+    def layer(self) -> GatedConv2d:
+        """The layer; its weights are not set."""
+        return GatedConv2d(self.conv.layer(), nn.Linear(self.conv.inputs, self.conv.outputs))
+
+
+class IdentityPart(Section):
+    """Nothing: what stood there has become part of another layer."""
+
+    kind: Literal["identity"] = "identity"
+
+    def layer(self) -> nn.Module:
+        """The identity."""
+        return nn.Identity()
+
+
+Part = Annotated[
+    ConvPart | LinearPart | NormPart | ReluPart | GatherPart | FlattenPart | GatedConvPart | IdentityPart,
+    Field(discriminator="kind"),
+]
 
 
 class Edit(Section):
@@ -127,7 +159,7 @@ class Edit(Section):
         """The chain; the weights of its convolutions and linear layers are NaN until they are set."""
         with torch.random.fork_rng(devices=[]):
             chain = nn.Sequential(*(part.layer() for part in self.parts))
-        for layer in chain:
+        for layer in chain.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 for parameter in layer.parameters():
                     nn.init.constant_(parameter, math.nan)
@@ -135,6 +167,9 @@ class Edit(Section):
 
 
 Edits = tuple[Edit, ...]
+GATES: frozenset[str] = frozenset({"gated_conv", "identity"})
+"""Kinds of parts that came with gates."""
+
 _EDITS: TypeAdapter[Edits] = TypeAdapter(Annotated[Edits, Field(max_length=MOST_EDITS)])
 
 
@@ -160,7 +195,7 @@ def install(model: nn.Module, edits: Iterable[Edit]) -> None:
     """Make the edits in `model`, in order and in place; weights of new layers are not set.
 
     Raises:
-        ValueError: a place holds no convolution or linear layer, or the BN layers are too large together.
+        ValueError: a place holds no convolution, linear layer or BN, or the BN layers are too large together.
 
     """
     allowed = MOST_NORM_CHANNELS
@@ -169,8 +204,8 @@ def install(model: nn.Module, edits: Iterable[Edit]) -> None:
         if allowed < 0:
             msg = f"the BN layers of the edits have more than {MOST_NORM_CHANNELS} channels"
             raise ValueError(msg)
-        if type(_module(model, edit.place)) not in (nn.Conv2d, nn.Linear):
-            msg = f"an edit replaces {edit.place!r}, which is no convolution or linear layer"
+        if type(_module(model, edit.place)) not in (nn.Conv2d, nn.Linear, nn.BatchNorm2d):
+            msg = f"an edit replaces {edit.place!r}, which is no convolution, linear layer or BN"
             raise ValueError(msg)
         replace_module(model, edit.place, edit.module())
 

@@ -1,4 +1,4 @@
-"""The graph of a network's forward pass, in which each layer and each quantized activation is one node."""
+"""The graph of a network's forward pass; a layer, a quantized activation and a gated convolution are one node each."""
 
 from typing import Any
 
@@ -7,14 +7,15 @@ from torch import nn
 from torch.fx.proxy import TraceError
 
 from trainables.errors import InfeasibleError
+from trainables.models.gated import GatedConv2d
 from trainables.quantize import Int8Activation, SignActivation, TernaryActivation
 
-_ACTIVATIONS = (SignActivation, TernaryActivation, Int8Activation)
+_WHOLE = (SignActivation, TernaryActivation, Int8Activation, GatedConv2d)
 
 
 class _Tracer(torch.fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _ACTIVATIONS) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, _WHOLE) or super().is_leaf_module(m, module_qualified_name)
 
 
 def graph(model: nn.Module) -> torch.fx.Graph:

@@ -6,6 +6,7 @@ import numpy as np
 
 from trainables.errors import ExportError
 from trainables.models.compact import Compact
+from trainables.models.gated import gated
 from trainables.runtimes.base import Logits
 
 ROUNDING = 1e-3
@@ -32,7 +33,7 @@ EXACT = Rule(near=1.0, difference=ROUNDING, other=0.0)
 """The same arithmetic in fp32; a class can change in a tie alone."""
 
 STEPPED = Rule(near=0.75, difference=ROUNDING, other=0.05)
-"""The same arithmetic, with activations of one or two bits.
+"""The same arithmetic, with activations of one or two bits, or with gates.
 
 A value within rounding of a threshold may fall on the other side, and what follows differs by bits; the more values an
 image has, the more images there are with such a one. torch, NCHW beside channels_last, random weights, images of 32 x
@@ -53,7 +54,7 @@ def rule_for(network: Compact, *, rounded: bool) -> Rule:
     if rounded:
         return ROUNDED
     if not network.activations:
-        return EXACT
+        return STEPPED if gated(network.model) else EXACT
     return STEPPED if network.has_few_bit_activations else ROUNDED
 
 

@@ -15,7 +15,8 @@ def open_network(runtime: Runtime, network: Compact, calibration: Tensor, thread
     """`network` loaded into `runtime` on `threads` threads.
 
     OpenVINO and ONNX Runtime get the int8 graph where any layer has few bits, else the fp32 graph; the packed runtime
-    runs networks whose inputs of layers are quantized too.
+    runs networks whose inputs of layers are quantized too; the skipping one computes, image by image, what gates leave
+    on, and networks without gates as they are.
 
     Args:
         runtime: its name.
@@ -75,8 +76,15 @@ def _packed(network: Compact, calibration: Tensor, threads: int) -> Predictor:
     return load(network, (channels, height, width), threads)
 
 
+def _skipping(network: Compact, calibration: Tensor, threads: int) -> Predictor:
+    from trainables.runtimes.skipping import load
+
+    return load(network, threads)
+
+
 LOADERS: dict[Runtime, Callable[[Compact, Tensor, int], Predictor]] = {
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
     "packed": _packed,
+    "skipping": _skipping,
 }

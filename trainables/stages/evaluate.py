@@ -11,8 +11,10 @@ from trainables.data.samples import checked_images
 from trainables.errors import PackedFileError
 from trainables.export.packed import pack, unpack
 from trainables.measure.cost import cost, ratios
+from trainables.measure.dynamic import DynamicCost, dynamic_cost, gates_watched
 from trainables.measure.interval import wilson
 from trainables.models.compact import Compact
+from trainables.models.gated import HardGate
 from trainables.quantize import replace_module
 from trainables.stages.base import Outcome, empty_model, header, restore
 from trainables.training.loop import accuracy, predict
@@ -39,9 +41,11 @@ def evaluate(config: TrialConfig, data: Dataset, device: Device, parent: bytes) 
     reloaded, _ = unpack(packed, allow_code=True)
     model = reloaded.model
     _check_equal(network, reloaded, data, device)
-    logits = predict(model, data.test, data, device=device)
-    model.cpu()
-    measured = _measured(config, data, reloaded, len(packed))
+    with gates_watched(model) as gates:
+        logits = predict(model, data.test, data, device=device)
+    example = normalise(data.test.images[:1], data)
+    dynamic = dynamic_cost(model.cpu(), example, gates, data.test.labels)
+    measured = _measured(config, data, reloaded, len(packed), dynamic)
     tested = _accuracy(_correct(logits, data.test), len(data.test))
     val_accuracy = accuracy(model, data.val, data, device=device)
     return Outcome(packed, {**tested, "val_accuracy": val_accuracy, **measured})
@@ -51,8 +55,8 @@ def _check_equal(packed: Compact, unpacked: Compact, data: Dataset, device: Devi
     """Refuse a file whose network is another one.
 
     Quantized activations and the signs of few-bit weights must be equal; all else is compared by the logits of test
-    images, with smooth activations in place of the quantized ones of both networks: a value that folding rounds
-    otherwise may fall on the other side of a step, which says nothing of the file.
+    images, with smooth activations and gates in place of the quantized and the hard ones of both networks: a value that
+    folding rounds otherwise may fall on the other side of a step, which says nothing of the file.
     """
     _check_levels(packed, unpacked)
     before, after = (
@@ -94,10 +98,12 @@ def _same_signs(trained: Tensor, stored: Tensor) -> bool:
 
 
 def _smooth(network: Compact) -> nn.Module:
-    """A copy of the model in which every quantized activation is x / (1 + |x|)."""
+    """A copy of the model in which every quantized activation is x / (1 + |x|), and every gate a sigmoid."""
     model = copy.deepcopy(network.model)
     for name in network.activations:
         replace_module(model, name, nn.Softsign())
+    for name in [name for name, module in model.named_modules() if isinstance(module, HardGate)]:
+        replace_module(model, name, nn.Sigmoid())
     return model
 
 
@@ -110,10 +116,13 @@ def _accuracy(correct: int, images: int) -> dict[str, float]:
     return {"accuracy": correct / images, "accuracy_low": low, "accuracy_high": high, "test_images": images}
 
 
-def _measured(config: TrialConfig, data: Dataset, network: Compact, packed_bytes: int) -> dict[str, float | int | None]:
+def _measured(
+    config: TrialConfig, data: Dataset, network: Compact, packed_bytes: int, dynamic: DynamicCost | None
+) -> dict[str, float | int | None]:
     dense = empty_model(config, data)
     example = normalise(data.test.images[:1], data)
-    spent = cost(network.model, network.bits, example, network.input_bits, config.cost)
+    expected = dynamic.layers if dynamic else None
+    spent = cost(network.model, network.bits, example, network.input_bits, config.cost, expected)
     smaller = ratios(dense, network.model, network.bits, packed_bytes)
     return {
         "compression": smaller.compression,
@@ -128,4 +137,14 @@ def _measured(config: TrialConfig, data: Dataset, network: Compact, packed_bytes
         "macs": spent.macs,
         "bops": spent.bops,
         "mac_cost": spent.mac_cost,
+        **(_by_image(dynamic) if dynamic else {}),
+    }
+
+
+def _by_image(dynamic: DynamicCost) -> dict[str, int]:
+    """How far the multiply-accumulates of images lie apart."""
+    return {
+        "macs_worst": dynamic.worst,
+        "macs_class_least": round(min(dynamic.classes.values())),
+        "macs_class_most": round(max(dynamic.classes.values())),
     }

@@ -122,7 +122,7 @@ def _agreement(runtime: Runtime, exported: Predictor, network: Compact, data: Da
     images = np.ascontiguousarray(normalise(sample.images, data).numpy())
     parts = [exported(images[start : start + CHECKED_AT_ONCE]) for start in range(0, len(images), CHECKED_AT_ONCE)]
     expected = predict(network.model, sample, data).numpy()
-    rule = rule_for(network, rounded=runtime != "packed" and rounds_to_int8(network))
+    rule = rule_for(network, rounded=runtime in ("openvino", "onnxruntime") and rounds_to_int8(network))
     return check_agreement(expected, np.concatenate(parts), rule).agreement
 
 
