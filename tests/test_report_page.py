@@ -231,6 +231,34 @@ def test_an_axis_that_was_drawn_is_shown_in_bins_and_filters_by_them(driver: Bro
     assert driver.faults() == []
 
 
+@pytest.mark.parametrize("table", ["search_grid", "al_budget"])
+def test_numbers_at_logarithmic_axes_are_those_of_the_data(driver: Browser, tmp_path: Path, table: str) -> None:
+    out = tmp_path / "page.html"
+    assert main(["report", f"results/reference/{table}.parquet", "--out", str(out)]) == 0
+    driver.open(out.as_uri())
+    of_axis = """
+        const box = arguments[0], name = arguments[1], one = box._fullLayout[`${name}axis`];
+        const drawn = [...box.querySelectorAll(`.${name}tick text`)].map(text => text.textContent.replace("\u2212", "-"));
+        return {type: one.type, range: one.range, drawn};
+    """
+    seen = 0
+    for number in range(len(driver.all("#front .chart"))):
+        box = driver.chart(f"#front .chart:nth-child({number + 1})")
+        for name in "xy":
+            found = driver.run(of_axis, box, name)
+            if found["type"] == "log":
+                low, high = (10**end for end in found["range"])
+                told = [float(text.replace("K", "e3").replace("M", "e6")) for text in found["drawn"]]
+                assert len(told) >= 2
+                assert told == sorted(set(told))
+                assert all(low * 0.999 <= value <= high * 1.001 for value in told)
+                seen += 1
+    assert seen
+    solid = driver.chart("#solid .chart") if driver.all("#solid .chart") else None
+    assert solid is None or driver.run("return arguments[0].layout.scene.aspectmode", solid) == "cube"
+    assert driver.faults() == []
+
+
 def test_the_keyboard_walks_through_a_chart_and_opens_a_point(browser: Browser) -> None:
     box = browser.chart("#front .chart")
     box.send_keys(Keys.HOME)
@@ -307,6 +335,11 @@ def test_the_table_filters_by_words_and_comparisons(browser: Browser, text: str,
     browser.filter(text)
     assert browser.one("#found").text == f"{kept} row{'' if kept == 1 else 's'}"
     assert len(browser.column("trial_id")) == kept
+
+
+def test_a_filter_by_a_column_that_is_not_there_says_so(browser: Browser) -> None:
+    browser.filter("acuracy>0.5")
+    assert browser.one("#found").text == "0 rows; no column acuracy: the names are under Columns"
 
 
 def test_the_saved_csv_holds_the_rows_shown_and_begins_no_formula(browser: Browser) -> None:

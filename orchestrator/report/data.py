@@ -37,6 +37,7 @@ def payload(source: Source, asked: Mapping[str, object]) -> dict[str, Any]:
         "remarks": [*remarks(source, objectives), *seeds_told(source, found)],
         "left_out": {LEFT_OUT.get(why, why): count for why, count in found.left_out.items() if count},
         "axes": list(found.axes),
+        "drawn_axes": list(found.sampled),
         "log_axes": [name for name, one in found.sampled.items() if one.log],
         "measured": list(found.measured),
         "pairs": settings.pairs(objectives, found.measured),

@@ -21,6 +21,20 @@ function axis(title, more = {}) {
     linecolor: colour("line"), tickcolor: colour("line"), automargin: true, ...more };
 }
 
+const MANTISSAS = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 7], [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9]];
+
+/** A logarithmic axis from `low` to `high`, with numbers at the ticks; the library writes a 2 for 20 and for 200. */
+function logarithmic(low, high) {
+  const first = Math.floor(Math.log10(low)), decades = Array.from({ length: Math.ceil(Math.log10(high)) - first + 1 }, (_, i) => first + i);
+  const inside = mantissas => decades.flatMap(decade => mantissas.map(one => +(one * 10 ** decade).toPrecision(3)))
+    .filter(value => value >= low && value <= high);
+  const tickvals = MANTISSAS.map(inside).find(found => found.length >= 3) ?? inside(MANTISSAS.at(-1));
+  return { type: "log", tickvals, ticktext: tickvals.map(shortNumber) };
+}
+
+const shortNumber = value => (value >= 1e4 ? Intl.NumberFormat("en", { notation: "compact" }).format(value) :
+  value < 1e-3 ? value.toExponential().replace("e-", "e−") : String(value));
+
 function layout(more = {}) {
   return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("ink"), size: 12 },
     margin: { l: 56, r: 14, t: 30, b: 46 }, hovermode: "closest", hoverlabel: { align: "left" }, showlegend: false,

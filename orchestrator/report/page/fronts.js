@@ -58,9 +58,10 @@ function extent(name, known, whole) {
   const lows = inside.map(i => of(i) - bar(i)).filter(value => !log || value > 0);
   let low = on(Math.min(least, ...lows)), high = on(Math.max(...inside.map(i => of(i) + bar(i))));
   const room = FAR * (high - low) || 0.1 * Math.abs(high) || 1;
-  const others = known.filter(isBaseline).map(of).filter(value => !log || value > 0).map(on);
-  const near = others.filter(value => whole || (value >= low - room && value <= high + room));
-  low = Math.min(low, ...near); high = Math.max(high, ...near);
+  const isNear = value => whole || (value >= low - room && value <= high + room);
+  const near = known.filter(isBaseline).filter(i => (!log || of(i) > 0) && isNear(on(of(i))));
+  const ends = near.flatMap(i => [of(i), of(i) - bar(i), of(i) + bar(i)]).filter(value => !log || value > 0).map(on);
+  low = Math.min(low, ...ends); high = Math.max(high, ...ends);
   const margin = MARGIN * (high - low) || 0.05 * Math.abs(high) || 1;
   return { log, range: [low - margin, high + margin], low: off(low - margin), high: off(high + margin) };
 }
@@ -103,8 +104,7 @@ function projection(x, y) {
       put(`${name} farther ${side}`, known.filter(i => beyond(i) === side), { ...marker, symbol: `triangle-${side}-open` });
     }
   }
-  const scale = one => (one.log ? { type: "log", range: one.range, dtick: one.range[1] - one.range[0] < 1.2 ? "D2" : 1 } :
-    { range: one.range });
+  const scale = one => ({ ...(one.log ? logarithmic(one.low, one.high) : {}), range: one.range });
   return { traces, picks, layout: layout({ showlegend: true, xaxis: axis(axisTitle(x), scale(across)),
     yaxis: axis(axisTitle(y), scale(up)) }) };
 }
@@ -124,8 +124,8 @@ function frontSection(section) {
       ", its bars one standard deviation") + `; diamonds are the ` +
     `${plural(members, "setting")} on the front over all objectives together.` +
     (seedCounts.size > 1 ? " A hollow point stands on a single seed." : "") +
-    (all < points.of ? ` ${all.toLocaleString("en")} of ${points.of.toLocaleString("en")} settings are drawn one by ` +
-      "one, all others counted in the shaded raster (logarithmic)." : "") +
+    (all < points.of && data.rasters.length ? ` ${all.toLocaleString("en")} of ${points.of.toLocaleString("en")} ` +
+      "settings are drawn one by one, all others counted in the shaded raster (logarithmic)." : "") +
     (left ? ` Trials that could not be compared: ${left}.` : "") +
     " Click a point for its trials; with the keyboard, arrow keys walk through a chart and Enter opens."),
     ...remarks);
@@ -182,7 +182,7 @@ function solidSection(section) {
     const solid = name => ({ title: { text: titled(name), font: { size: 12 } }, gridcolor: colour("line"),
       backgroundcolor: colour("panel"), showbackground: true, zeroline: false });
     return { traces, picks, layout: layout({ margin: { l: 0, r: 0, t: 30, b: 0 }, showlegend: true,
-      scene: { xaxis: solid(x), yaxis: solid(y), zaxis: solid(z), camera: { eye: { x: 1.5 * far, y: -1.7 * far, z: 0.75 * far }, center: { x: 0, y: 0, z: -0.14 } } } }) };
+      scene: { aspectmode: "cube", xaxis: solid(x), yaxis: solid(y), zaxis: solid(z), camera: { eye: { x: 1.5 * far, y: -1.7 * far, z: 0.75 * far }, center: { x: 0, y: 0, z: -0.14 } } } }) };
   };
   const box = chart("Three columns against each other; turn it with the mouse", picture, { tall: true });
   section.append(make("div", { class: "controls" }, ...["across", "deep", "up"].map((label, i) =>
@@ -192,7 +192,8 @@ function solidSection(section) {
 /** Positions in [0, 1] of a column's values, and its ticks. */
 function rail(name, values, isAxis) {
   const known = values.filter(value => value !== null && value !== undefined);
-  if (!isAxis || (known.length && known.every(value => typeof value === "number") && new Set(known).size > 12)) {
+  const drawn = data.drawn_axes.includes(name);
+  if (!isAxis || (known.length && known.every(value => typeof value === "number") && (drawn || new Set(known).size > 12))) {
     const log = data.log_axes.includes(name), on = log ? Math.log : value => value, off = log ? Math.exp : value => value;
     const low = on(Math.min(...known)), high = on(Math.max(...known)), width = high - low || 1;
     const ticks = [0, 0.25, 0.5, 0.75, 1].map(y => [y, shown(name, +off(low + y * width).toPrecision(isAxis ? 3 : 4))]);
@@ -240,9 +241,9 @@ function parallelSection(section) {
     const notes = rails.flatMap((one, place) => one.ticks.map(([y, text]) => ({ x: place, y, text: safe(text),
       showarrow: false, xanchor: place === columns.length - 1 ? "right" : "left", xshift: place === columns.length - 1 ?
         -5 : 5, yshift: 8, font: { size: 11, color: colour("ink") }, bgcolor: colour("page"), opacity: 0.85 })));
-    return { traces, picks, layout: layout({ annotations: notes, margin: { l: 20, r: 20, t: 12, b: 60 },
+    return { traces, picks, layout: layout({ annotations: notes, margin: { l: 20, r: 64, t: 12, b: 60 },
       xaxis: axis("", { tickvals: columns.map((_, i) => i), ticktext: columns.map(axisTitle), showgrid: true,
-        gridcolor: colour("other"), range: [-0.15, columns.length - 0.85], fixedrange: true }),
+        gridcolor: colour("other"), range: [-0.15, columns.length - 0.85], fixedrange: true, ticklabeloverflow: "allow" }),
       yaxis: axis("", { showticklabels: false, showgrid: false, showline: false, ticks: "", range: [-0.06, 1.12], fixedrange: true }) }) };
   };
   section.append(make("p", { class: "note" }, "Each line is a setting, from its values on the axes to the means of its " +

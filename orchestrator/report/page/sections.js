@@ -10,7 +10,7 @@ function along(one) {
       ticktext: one.values.map(value => safe(cut(leaf(value), 18))),
       tickangle: one.values.map(leaf).join("").length > 20 ? -25 : 0, range: [-0.4, one.values.length - 0.6] } };
   }
-  const scale = one.log ? { type: "log", dtick: one.at.at(-1) / one.at[0] > 30 ? 1 : "D2" } : {};
+  const scale = one.log ? logarithmic(0.9 * Math.min(...one.at), 1.1 * Math.max(...one.at)) : {};
   const each = !one.log && !one.edges.length && one.values.length <= 8;
   return { x: one.at, ticks: each ? { tickvals: one.at, ticktext: one.values.map(leaf) } : scale };
 }
@@ -192,7 +192,7 @@ function secondsSection(section) {
     return { traces: [bar("each", "if every trial ran its own path", colour("other"), "/"),
       bar("once", "as it ran, shared", colour("bar"), "")],
     layout: layout({ showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "reversed" },
-      barmode: "group", xaxis: axis(`busy ${unit}`, { range: [0, 1.18 * most / per] }), yaxis: axis("", { showgrid: false }) }) };
+      barmode: "group", xaxis: axis(`busy ${unit}`, { range: [0, (innerWidth < 500 ? 1.6 : 1.18) * most / per] }), yaxis: axis("", { showgrid: false }) }) };
   };
   section.append(make("div", { class: "charts wide" }, chart("Busy seconds by kind of stage", picture)));
 }

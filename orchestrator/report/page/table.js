@@ -41,11 +41,13 @@ function terms(text) {
   return found.map(term => {
     const [, name, sign, value] = term.match(/^([\w.]+)(>=|<=|!=|=|>|<)(.*)$/s) ?? [];
     if (sign && rowColumns.includes(name)) return { name, sign, value: value.replaceAll('"', "") };
+    if (sign) return { unknown: name };
     return { word: term.replaceAll('"', "").toLowerCase() };
   });
 }
 
 function holds(term, row) {
+  if ("unknown" in term) return false;
   if ("word" in term) {
     return [...view.columns].some(name => String(cellOf(name, row) ?? "").toLowerCase().includes(term.word));
   }
@@ -71,7 +73,9 @@ function refresh() {
   if (view.sort) view.rows.sort(compare(view.sort, view.down));
   const pages = Math.max(1, Math.ceil(view.rows.length / PAGE));
   view.page = Math.min(view.page, pages - 1);
-  document.getElementById("found").textContent = `${plural(view.rows.length, "row")}`;
+  const unknown = wanted.filter(term => "unknown" in term).map(term => term.unknown);
+  document.getElementById("found").textContent = plural(view.rows.length, "row") +
+    (unknown.length ? `; no column ${unknown.join(", ")}: the names are under Columns` : "");
   document.getElementById("page").textContent = `page ${view.page + 1} of ${pages}`;
   document.getElementById("back").disabled = view.page === 0;
   document.getElementById("next").disabled = view.page === pages - 1;
