@@ -238,8 +238,8 @@ def test_numbers_at_logarithmic_axes_are_those_of_the_data(driver: Browser, tmp_
     driver.open(out.as_uri())
     of_axis = """
         const box = arguments[0], name = arguments[1], one = box._fullLayout[`${name}axis`];
-        const drawn = [...box.querySelectorAll(`.${name}tick text`)].map(text => text.textContent.replace("\u2212", "-"));
-        return {type: one.type, range: one.range, drawn};
+        const texts = [...box.querySelectorAll(`.${name}tick text`)].map(text => text.textContent);
+        return {type: one.type, range: one.range, drawn: texts.map(text => text.replace("\u2212", "-"))};
     """
     seen = 0
     for number in range(len(driver.all("#front .chart"))):
