@@ -35,6 +35,11 @@ class Growth(Protocol):
         """Whether no trial will be added any more."""
         ...
 
+    @property
+    def warm(self) -> tuple[int, int]:
+        """Configs of other studies that it was told: how many, and how many of them are on the front."""
+        ...
+
     def grow(self, records: Records, pending: Set[str], room: int) -> bool:
         """Take finished trials into account, and add trials as long as fewer than `room` configs are open.
 
@@ -82,6 +87,11 @@ class AdaptiveRepeats:
     def exhausted(self) -> bool:
         """Whether the front is settled."""
         return self._settled
+
+    @property
+    def warm(self) -> tuple[int, int]:
+        """None: a config has its first seed in this study."""
+        return 0, 0
 
     def grow(self, records: Records, pending: Set[str], room: int) -> bool:
         """Add a further seed where one is wanted; what all wait for is not cut into smaller steps by `room`."""

@@ -2,7 +2,8 @@
 
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,25 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from orchestrator.errors import RunError
 from orchestrator.search.sampler import Parameter, Sampler
 from orchestrator.spec.guide import guiding
-from orchestrator.spec.model import StudySpec
+from orchestrator.spec.model import Distribution, StudySpec
+from orchestrator.spec.yaml_nodes import Value
 
 _BEGINNING = b'{"op_code"'
 
 
 def check_journal(path: Path) -> None:
-    """Refuse to replace a file that is no journal.
+    """Refuse to replace a file that is no journal, or to run a search whose journal could not be written.
 
     Raises:
-        RunError: the file is of another kind, or its folder does not exist.
+        RunError: the file is of another kind, or its folder does not exist or cannot be written.
 
     """
     if not path.parent.is_dir():
         raise RunError(f"--optuna-journal {path}: there is no folder {path.parent}; make it first")
     if path.is_dir() or (path.exists() and path.read_bytes()[: len(_BEGINNING)] not in (b"", _BEGINNING)):
         raise RunError(f"--optuna-journal {path}: is there and is no Optuna journal; name another file")
+    with _beside(path):
+        pass
 
 
 def export_journal(sampler: Sampler, spec: StudySpec, path: Path) -> None:
@@ -44,11 +48,18 @@ def export_journal(sampler: Sampler, spec: StudySpec, path: Path) -> None:
         RunError: the file cannot be written.
 
     """
+    with _beside(path) as folder:
+        part = folder / "journal"
+        _write(sampler, spec, part)
+        part.replace(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Generator[Path]:
+    """A folder of its own beside the journal."""
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".journal-") as folder:
-            part = Path(folder) / "journal"
-            _write(sampler, spec, part)
-            part.replace(path)
+            yield Path(folder)
     except OSError as error:
         raise RunError(f"--optuna-journal {path}: cannot be written: {error.strerror}") from error
 
@@ -95,12 +106,25 @@ def _named(params: Mapping[str, Any], sampler: Sampler) -> tuple[dict[str, Any],
 
 
 def _value(parameter: Parameter, given: Any, sampler: Sampler) -> Any:
-    return sampler.space.values[parameter.places[0]][parameter.decode(given)] if parameter.order else given
+    """What the study has in place of the sampler's number or word; zipped axes stay a word for all of them."""
+    place = parameter.places[0]
+    values = sampler.space.axes[place].values
+    if isinstance(values, Distribution):
+        return values.rounded(given)
+    return given if len(parameter.places) > 1 else _listed(values[parameter.decode(given)], given)
+
+
+def _listed(value: Value, word: Any) -> Any:
+    """A value of a list, as far as Optuna can hold it."""
+    return word if isinstance(value, tuple | Mapping) else value
 
 
 def _distribution(parameter: Parameter, sampler: Sampler) -> BaseDistribution:
-    """Ranks of listed numbers become those numbers."""
-    if not parameter.order:
+    """Ranks and words of listed values become those values."""
+    if isinstance(parameter.distribution, CategoricalDistribution):
+        given = parameter.distribution.choices
+    elif parameter.order:
+        given = range(len(parameter.order))
+    else:
         return parameter.distribution
-    values = sampler.space.values[parameter.places[0]]
-    return CategoricalDistribution([values[index] for index in parameter.order])  # pyright: ignore[reportArgumentType]
+    return CategoricalDistribution([_value(parameter, one, sampler) for one in given])

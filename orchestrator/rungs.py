@@ -158,5 +158,5 @@ def _epochs(config: TrialConfig) -> int:
 def _leaf(config: TrialConfig, path: str) -> float:
     """A config leaf as a number; one that a trial does not have counts as 0."""
     section, _, name = path.partition(".")
-    value = getattr(getattr(config, section), name, None)
-    return float(value) if isinstance(value, int | float) else 0.0
+    value: float | None = getattr(getattr(config, section), name, None)
+    return 0.0 if value is None else float(value)

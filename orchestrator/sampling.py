@@ -8,7 +8,7 @@ replays its own events into a new Optuna study. Trials that the store holds when
 told to it where they lie in its space.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -55,7 +55,7 @@ class SampledSearch:
         self._open: dict[int, _Open] = {}
         self._told: dict[int, Tell] = {}
         self._number_of: dict[int, int] = {}
-        self._from_store: set[int] = set()
+        self._from_store: dict[int, int] = {}
         self._kept = 0
         self._repeated = 0
         self._firsts = first_states(planner.spec, self._space)
@@ -88,11 +88,17 @@ class SampledSearch:
             return self._kept > before
         # Every config with baselines of its own would cost several times what was asked for.
         self._compared = True
-        return self._planner.compare(trial for number in self._front() for trial in self._trials[number])
+        return self._planner.compare(trial for number in self._front(self._trials) for trial in self._trials[number])
 
-    def _front(self) -> list[int]:
-        """Configs that no other dominates in what the sampler was told, among those that keep all bounds."""
-        known = {number: tell for number in self._trials if (tell := self._told.get(number)) and tell.losses}
+    @property
+    def warm(self) -> tuple[int, int]:
+        """How many configs of other studies the sampler was told, and how many no other dominates, of all told."""
+        others = set(self._from_store.values())
+        return len(others), len(others.intersection(self._front({*self._trials, *others})))
+
+    def _front(self, numbers: Iterable[int]) -> list[int]:
+        """Of these configs those that no other dominates in what the sampler was told, and that keep all bounds."""
+        known = {number: tell for number in numbers if (tell := self._told.get(number)) and tell.losses}
         kept = [n for n, tell in known.items() if all(violation <= 0 for violation in tell.violations)]
         if not kept:
             return []
@@ -192,7 +198,7 @@ class SampledSearch:
                 continue
             asked = self.sampler.ask(event.params)
             if event.source == "store":
-                self._from_store.add(id(self._config(asked.state)))
+                self._from_store[id(self._config(asked.state))] = asked.number
             elif (answer := self._take(asked)) is not None:
                 unsaid[asked.number] = answer
                 self._repeated += event.source == "sampler"
@@ -206,8 +212,8 @@ class SampledSearch:
             params = self.sampler.params_of(state)
             if id(config) in self._number_of or id(config) in self._from_store or params is None:
                 continue
-            self._from_store.add(id(config))
             asked = self.sampler.ask(params)
+            self._from_store[id(config)] = asked.number
             answer = self._answer(asked.number, rows)
             found += [Ask(self._name, asked.number, asked.params, "store"), answer]
             self._hear(answer)

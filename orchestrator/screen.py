@@ -97,6 +97,10 @@ class SweepScreen:
         where = f"process {holder.pid} on {holder.host}"
         self._say(f"this study is being run by {where}; waiting for it (Ctrl-C leaves it running)")
 
+    def warm(self, configs: int) -> None:
+        """Say what a search knows before it asks."""
+        self._say(f"the search was told {plural(configs, 'config')} that other studies have finished")
+
     def started(self, plan: Plan, todo: Missing) -> None:
         """Open the display for so many stages."""
         self._totals = Counter(stage.kind for stage in todo.stages)

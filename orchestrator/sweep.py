@@ -67,7 +67,7 @@ class Summary:
     """How a sweep ended; `ran` and `cached` count stages, `measured` latencies; `wall_s` in seconds.
 
     `plan` is that of the `shard`, where there is one. `stopped_by` says why it ended early of itself. `evicted` are the
-    outputs that the study does not keep.
+    outputs that the study does not keep. `warm` is that of `growth.Growth`.
     """
 
     plan: Plan
@@ -80,6 +80,7 @@ class Summary:
     shard: Shard | None = None
     stopped_by: str | None = None
     evicted: Removed = field(default_factory=Removed)
+    warm: tuple[int, int] = (0, 0)
 
 
 class SweepObserver(Observer, QuietObserver, Protocol):
@@ -90,6 +91,9 @@ class SweepObserver(Observer, QuietObserver, Protocol):
 
     def started(self, plan: Plan, todo: Missing) -> None:
         """So much is to run."""
+
+    def warm(self, configs: int) -> None:
+        """The search was told so many configs that other studies had finished."""
 
 
 def sweep(planner: Planner, options: Options, observer: SweepObserver) -> Summary:
@@ -130,6 +134,8 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     growth = growth_of(planner, replayed, writer.note)
     if growth:
         grow_from_store(growth, records, layout)
+        if told := growth.warm[0]:
+            observer.warm(told)
     whole = planner.plan
     plan = options.shard.part(whole) if options.shard else whole
     tables = JointTables(layout, whole) if options.shard else TableWriter(layout, whole.spec.study)
@@ -156,19 +162,20 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     )  # fmt: skip
     to_run = bool(todo.stages) or (growth is not None and not growth.exhausted)
     unfinished = to_run and _train(driver, todo, options, run, observer)
+    writer.close()  # a search that has nothing to run may have noted something nevertheless
     ran = sum(record.run == run for record in driver.records.values())
     command = timing_command(local_root(options.data_root), options.code_folder)
     quiet = QuietPass(driver.plan, layout, driver.records, run, observer, here(), lambda: Child(command))
     if not (unfinished or driver.draining):
         _measure(quiet, options, tables)
     if growth and options.optuna_journal:
-        _export(growth, planner.spec, options.optuna_journal)
+        _export(growth, planner.spec, options.optuna_journal, observer)
     interrupted = unfinished or quiet.draining or (driver.draining and bool(observations))
     evicted = Removed() if interrupted else _evict(planner.plan, options, observer)
     wall_s = time.monotonic() - started
     return Summary(
         driver.plan, quiet.records, ran, len(todo.done), interrupted, wall_s, quiet.taken, options.shard,
-        driver.stopped_by, evicted,
+        driver.stopped_by, evicted, growth.warm if growth else (0, 0),
     )  # fmt: skip
 
 
@@ -188,12 +195,16 @@ def _evict(plan: Plan, options: Options, observer: SweepObserver) -> Removed:
     return removed
 
 
-def _export(growth: "Growth", spec: StudySpec, path: Path) -> None:
+def _export(growth: "Growth", spec: StudySpec, path: Path, observer: SweepObserver) -> None:
+    """The journal; where it cannot be written any more, the sweep has its summary all the same."""
     from orchestrator.journal import export_journal
     from orchestrator.sampling import SampledSearch
 
     if isinstance(growth, SampledSearch):
-        export_journal(growth.sampler, spec, path)
+        try:
+            export_journal(growth.sampler, spec, path)
+        except RunError as error:
+            observer.warned(f"{error}. The same command writes it, all else cached")
 
 
 def _train(driver: Driver, todo: Missing, options: Options, run: str, observer: SweepObserver) -> bool:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Protocol
 
 from orchestrator.compaction import write_tables
 from orchestrator.layout import Layout
 from orchestrator.ledger import StageRecord, replay
 from orchestrator.locks import study_lock
+from orchestrator.observations import here
 from orchestrator.plan import Plan
 
 TABLES_EVERY_S = 3.0
@@ -40,10 +42,17 @@ class TableWriter:
 
     def write(self, plan: Plan, records: Records) -> None:
         """Write them now."""
+        _load_libraries()
         started = time.monotonic()
         write_tables(self._folder, plan, records)
         now = time.monotonic()
         self._due = now + max(TABLES_EVERY_S, 20 * (now - started))
+
+
+def _load_libraries() -> None:
+    """Load what the first array loads, which takes longer than many small tables and happens once."""
+    import_module("pandas")
+    here()
 
 
 class JointTables:

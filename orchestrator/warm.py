@@ -83,11 +83,13 @@ def _index(space: Space, place: int, axis: Axis, leaves: Leaves) -> int | None:
     if isinstance(values, Distribution):
         value = leaves.get(axis.path)
         if value is None:
-            return space.place_of(place, values.low)
+            default = space.default(axis.path, leaves)
+            known = isinstance(default, int | float) and values.low <= default <= values.high
+            return space.place_of(place, default if known else values.low)
         inside = values.low <= value <= values.high and values.rounded(value) == value
         return space.place_of(place, value) if inside else None
     if axis.path not in leaves and axis.leaf:
-        default = space.default(axis.path)
+        default = space.default(axis.path, leaves)
         return values.index(default) if default in values else 0
     matching = [i for i, one in enumerate(values) if _same((axis,), (one,), leaves)]
     return matching[0] if matching else None

@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.spec.resources": {"failures", "trainables.config", "trainables.keys"},
     "orchestrator.spec.demands": {"errors", "failures", "spec", "trainables.config", "trainables.keys"},
     "orchestrator.spec.schema": {"failures", "spec"},
-    "orchestrator.spec.guide": {"analysis.objectives", "analysis.tables"},
+    "orchestrator.spec.guide": {"analysis.objectives", "analysis.tables", "spec.leaves"},
     "orchestrator.search.sampler": {"spec.model", "spec.space", "spec.yaml_nodes"},
     "orchestrator.search.adaptive": {
         "analysis.dominance", "analysis.objectives", "analysis.rows", "analysis.seed_model",

@@ -185,6 +185,11 @@ FAULTS = {
     "{rungs: {on: {val_accuracy: max, loss: min}, at: [0.5], keep: 0.5}}": "ranks by one column",
     "{name: tpe, trials: 3, rungs: {on: {val_accuracy: max}, at: [0.5]}}": "tpe learns from whole trials",
     "{rungs: {on: {val_accuracy: min}, at: [0.5]}}": "contradicts the column table",
+    "{rungs: {on: {val_accuracy: max, compress.pffr: max}, at: [0.5]}}": (
+        "search.rungs.on.compress.pffr: is no config leaf; did you mean 'compress.pfr'?"
+    ),
+    "{rungs: {on: {val_accuracy: max, compress.score: max}, at: [0.5]}}": "compress.score: holds no number but one of",
+    "{rungs: {on: {val_accuracy: max, compress.ratio: max}, at: [0.5]}}": "compress.ratio, which no trial of this study",
 }
 
 

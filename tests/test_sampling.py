@@ -145,6 +145,30 @@ def test_what_the_store_holds_of_the_space_is_told_at_the_start(swept: FormulaSw
     assert told[best.number] == pytest.approx([-(0.95 - 0.3 * 0.01), -10 / 0.9])
 
 
+@pytest.mark.parametrize("sampled", ["{loguniform: [0.001, 0.1]}", "[0.02, 0.05]"])
+def test_a_trial_whose_sampled_leaf_is_at_its_default_is_told_too(swept: FormulaSweep, sampled: str) -> None:
+    """A key leaves such a leaf out: the learning rate of a compression is 0.05 where nothing sets it."""
+    grid = study("{name: grid}", "grid").replace("{loguniform: [0.001, 0.1]}", "[0.05, 0.02]")
+    swept(grid, smooth)
+    swept(study("{name: tpe, trials: 1}").replace("{loguniform: [0.001, 0.1]}", sampled), smooth)
+    warm = [ask for ask in asks(swept) if ask.source == "store"]
+    assert len(warm) == 12
+    assert len({tuple(ask.params.items()) for ask in warm}) == 12
+
+
+def test_a_default_is_that_of_the_method(swept: FormulaSweep) -> None:
+    """The penalty is 0.1 for one method and 0.05 for the other where nothing sets it."""
+    two = study("{name: grid}", "grid").replace("method: stq, epochs: 1", "epochs: 10")
+    two = two.replace("compress.pfr: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]", "compress.method: [group_sparsity, low_rank]")
+    swept(two.replace("compress.lr: {loguniform: [0.001, 0.1]}", "compress.penalty: [0.1, 0.05]"), smooth)
+    search = two.replace("compress.lr: {loguniform: [0.001, 0.1]}", "compress.penalty: {uniform: [0.01, 0.2]}")
+    swept(search.replace("study: grid", "study: s").replace("{name: grid}", "{name: tpe, trials: 1}"), smooth)
+    warm = [ask.params for ask in asks(swept) if ask.source == "store"]
+    assert sorted((one["compress.method"], one["compress.penalty"]) for one in warm) == [
+        ("group_sparsity", 0.05), ("group_sparsity", 0.1), ("low_rank", 0.05), ("low_rank", 0.1),
+    ]  # fmt: skip
+
+
 def test_a_failed_trial_is_told_as_failed_and_the_search_goes_on(swept: FormulaSweep) -> None:
     def diverging(stage: Stage) -> Metrics | None:
         return None if stage.config.compress and stage.config.compress.lr > 0.02 else smooth(stage)
@@ -210,8 +234,17 @@ def test_the_journal_holds_the_study_s_own_names_values_and_directions(swept: Fo
     df = swept.trials("s").groupby(["compress.pfr", "compress.lr"])["val_accuracy"].mean()
     assert len(found.trials) == 12
     for trial in found.trials:
-        key = (trial.params["compress.pfr"], float(f"{trial.params['compress.lr']:.6g}"))
-        assert trial.values[0] == pytest.approx(df[key])
+        assert trial.values[0] == pytest.approx(df[trial.params["compress.pfr"], trial.params["compress.lr"]])
+
+
+def test_listed_values_stand_in_the_journal_as_in_the_study(swept: FormulaSweep, tmp_path: Path) -> None:
+    two = study("{name: tpe, trials: 6}").replace("[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]", "[0.5, 0.2]")
+    two = two.replace("  compress.lr:", "  compress.scale: [layer, filter]\n  compress.lr:")
+    swept(two + "zip: [{data.train_size: [300, 400], train.epochs: [1, 2]}]\n", smooth, journal=tmp_path / "j")
+    found = optuna.load_study(study_name="s", storage=JournalStorage(JournalFileBackend(str(tmp_path / "j"))))
+    assert {trial.params["compress.pfr"] for trial in found.trials} == {0.5, 0.2}
+    assert {trial.params["compress.scale"] for trial in found.trials} == {"layer", "filter"}
+    assert {trial.params["data.train_size + train.epochs"] for trial in found.trials} == {"300 1", "400 2"}
 
 
 def test_a_file_of_another_kind_is_no_journal(tmp_path: Path) -> None:
@@ -222,6 +255,29 @@ def test_a_file_of_another_kind_is_no_journal(tmp_path: Path) -> None:
         check_journal(tmp_path / "absent" / "j")
 
 
+def test_a_journal_that_cannot_be_written_is_told_before_the_search() -> None:
+    with pytest.raises(RunError, match=r"--optuna-journal /proc/j: cannot be written"):
+        check_journal(Path("/proc/j"))  # a folder in which not even root makes files
+
+
+def test_a_journal_that_cannot_be_written_any_more_takes_no_summary_away(swept: FormulaSweep, tmp_path: Path) -> None:
+    summary, _ = swept(study("{name: tpe, trials: 2}"), smooth, journal=tmp_path / "gone" / "j")
+    assert summary is not None
+    assert not summary.interrupted
+
+
+def test_how_many_told_configs_are_on_the_front(swept: FormulaSweep) -> None:
+    grid = study("{name: grid}", "grid").replace("{loguniform: [0.001, 0.1]}", "[0.02, 0.09]")
+    first, _ = swept(grid, smooth)
+    assert first is not None
+    assert first.warm == (0, 0)
+    for _ in range(2):
+        summary, _ = swept(study("{name: tpe, trials: 2}"), smooth)
+        assert summary is not None
+        # At the best learning rate no other can dominate; at the other one all are dominated.
+        assert summary.warm == (12, 6)
+
+
 FAULTS = {
     "{name: tpe}": "search.trials: is required for tpe",
     "{name: tpee, trials: 3}": "'tpee' is not known; did you mean 'tpe'?",
@@ -230,6 +286,7 @@ FAULTS = {
     "{name: tpe, trials: 3, where: 'acuracy >= 0.5'}": "did you mean 'accuracy'?",
     "{name: tpe, trials: 3, where: 'accuracy >= high'}": "'high' is no number",
     "{name: tpe, trials: 3, where: 'latency_ms <= 3'}": "too late to guide a search",
+    "{name: tpe, trials: 3, where: 'compress.pffr <= 3'}": "is no config leaf; did you mean 'compress.pfr'?",
     "{name: qmc, trials: 3, where: 'accuracy >= 0.5'}": "has no effect on qmc",
     "{name: tpe, trials: 3, repeats: adaptive}": "tpe runs every config under all seeds",
     "{name: tpe, trials: 3, first: {compress.ptr: [1]}}": "compress.ptr",

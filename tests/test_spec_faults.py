@@ -120,6 +120,15 @@ WRONG: dict[str, tuple[str, list[str]]] = {
             "line 6, column 28: objectives.compression: unknown direction 'mx'; valid are max and min",
         ],
     ),
+    "objectives on leaves": (
+        "objectives: {accuracy: max, compress.pffr: max, compress.score: min, latency.threads: min}\n",
+        [
+            "line 6, column 29: objectives.compress.pffr: is no config leaf; did you mean 'compress.pfr'?",
+            "line 6, column 49: objectives.compress.score: holds no number but one of zero_share, mean_abs, "
+            "binarization_error; it cannot be compared",
+            "line 6, column 70: objectives.latency.threads: is the same in every trial; it cannot be compared",
+        ],
+    ),
     "no objectives": (
         "objectives: {}\n",
         ["line 6, column 13: objectives: names no column; write for example {accuracy: max, compression: max}"],

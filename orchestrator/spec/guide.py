@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.tables import COLUMNS, LATENCIES, TEST_COLUMNS, is_config_column
+from orchestrator.spec.leaves import uncompared
 
 VALIDATED: Mapping[str, str] = {"accuracy": "val_accuracy"}
 
@@ -31,7 +32,10 @@ def guiding(objective: Objective) -> Objective:
         raise GuideError("rests on test images, on which nothing is chosen; let the search see accuracy or a cost")
     if column in LATENCIES:
         raise GuideError("is measured after all training, too late to guide a search; macs or packed_bytes are known")
-    if not is_config_column(column) and (column not in COLUMNS or COLUMNS[column].direction is None):
+    if is_config_column(column):
+        if why := uncompared(column):
+            raise GuideError(why)
+    elif column not in COLUMNS or COLUMNS[column].direction is None:
         raise GuideError("is no column with a better direction, so that it cannot guide a search")
     return replace(objective, column=column)
 

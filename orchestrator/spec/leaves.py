@@ -3,6 +3,7 @@
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -81,6 +82,34 @@ def optional_paths() -> frozenset[str]:
         for leaf, info in fields(owner).items()
         if type(None) in get_args(info.annotation)
     )
+
+
+@cache
+def uncompared(path: str) -> str:
+    """Why the leaf at a dotted path cannot be made large or small; empty where it can."""
+    section, _, leaf = path.partition(".")
+    numeric = [one for one in leaf_paths() if _is_compared(*one.split("."))]
+    if path in numeric:
+        return ""
+    if path not in leaf_paths():
+        return f"is no config leaf{meant(path, [one for one in numeric if one.startswith(f'{section}.')] or numeric)}"
+    why = "is the same in every trial" if section in OBSERVED else f"holds no number but {_held(section, leaf)}"
+    return f"{why}; it cannot be compared"
+
+
+def _is_compared(section: str, leaf: str) -> bool:
+    owners = sections()[section].classes.values()
+    found = [owner.model_fields[leaf].annotation for owner in owners if leaf in owner.model_fields]
+    return section not in OBSERVED and any({int, float} & {one, *_alternatives(one)} for one in found)
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()
+
+
+def _held(section: str, leaf: str) -> str:
+    owners = sections()[section].classes.values()
+    return next(want(owner, leaf) for owner in owners if leaf in owner.model_fields)
 
 
 def _section(name: str, info: FieldInfo) -> SectionFacts:

@@ -1,18 +1,19 @@
 """A study file -> StudySpec. All faults are reported at once, each with line, column, key and the valid values."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from orchestrator.analysis.objectives import Objective
 from orchestrator.errors import Fault, SpecError
 from orchestrator.spec import demands, settings
 from orchestrator.spec.axes import AxisReader, check_entries
 from orchestrator.spec.cells import combinations, impossible
 from orchestrator.spec.devices import cuda_here
 from orchestrator.spec.expressions import Expression, ExpressionError, parse_expression
-from orchestrator.spec.leaves import SectionFacts, leaf_paths, options, sections, want
+from orchestrator.spec.leaves import OBSERVED, SectionFacts, leaf_paths, options, sections, want
 from orchestrator.spec.model import MAX_CELLS, StudySpec
 from orchestrator.spec.overrides import TOP, apply
 from orchestrator.spec.search import check_guided, first_grid, search_section
@@ -165,6 +166,8 @@ class _Reader:
         timed = (node := self.base.get("latency")) is not None and node.value is not None
         objectives = settings.objectives(self._node("objectives"), self.faults, timed=timed)
         check_guided(search, objectives, self._node("objectives"), self.faults)
+        self._check_compared("objectives", objectives)
+        self._check_compared("search.rungs.on", search.rungs.on if search.rungs else ())
         resources = demands.resources(self._node("resources"), self.faults, cuda_here)
         retry = demands.retry(self._node("retry"), self.faults)
         keep = settings.keep(self._node("artifacts"), self.faults)
@@ -274,6 +277,23 @@ class _Reader:
                     self.faults,
                 )
             self._check_missing(facts, section, node)
+
+    def _check_compared(self, key: str, objectives: Iterable[Objective]) -> None:
+        """A leaf that is compared is one of a trial of this study at least."""
+        for section, _, leaf in (one.column.partition(".") for one in objectives):
+            facts = self.facts.get(section)
+            if facts is None or facts.name in OBSERVED or leaf not in facts.leaves():
+                continue
+            tags = self._tags().get(section, [""])
+            lacking = bool(tags) and not any(leaf in facts.classes[tag].model_fields for tag in tags)
+            if self._is_absent(facts) or lacking:
+                self.faults.append(self._placed(key, f"compares {section}.{leaf}, which no trial of this study has"))
+
+    def _is_absent(self, facts: SectionFacts) -> bool:
+        """Whether no trial has a section: neither base nor an axis gives it, and it has no default."""
+        node = self.base.get(facts.name)
+        given = node is not None and node.value is not None
+        return facts.default is None and not given and not any(p.partition(".")[0] == facts.name for p in self.varied)
 
     def _check_missing(self, facts: SectionFacts, section: Node | None, base: Node) -> None:
         if self._axis_nodes(facts.name) or (not facts.required and (section is None or section.value is None)):

@@ -6,6 +6,7 @@ from itertools import pairwise
 from orchestrator.analysis.objectives import Objective, parse_objectives
 from orchestrator.analysis.tables import HISTORY_COLUMNS, is_config_column
 from orchestrator.errors import Fault, TableError
+from orchestrator.spec.leaves import uncompared
 from orchestrator.spec.model import Rungs
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, Value
@@ -39,8 +40,7 @@ def _on(node: Node | None, faults: list[Fault]) -> tuple[Objective, ...]:
     found: list[Objective] = []
     for column, item in node.mapping("search.rungs.on", faults).items():
         place = f"search.rungs.on.{column}"
-        if column not in _EPOCH_COLUMNS and not is_config_column(column):
-            message = f"is not known at an epoch's end{meant(column, _EPOCH_COLUMNS)}, or a config leaf"
+        if message := _unknown(column):
             faults.append(item.key_fault(place, message))
             continue
         try:
@@ -50,6 +50,15 @@ def _on(node: Node | None, faults: list[Fault]) -> tuple[Objective, ...]:
     if not any(one.column in _EPOCH_COLUMNS for one in found) and isinstance(node.value, Mapping) and found:
         faults.append(node.fault("search.rungs.on", f"names nothing that an epoch shows: {', '.join(_EPOCH_COLUMNS)}"))
     return tuple(found)
+
+
+def _unknown(column: str) -> str:
+    """Why a rung cannot look at a column; empty where it can."""
+    if column in _EPOCH_COLUMNS:
+        return ""
+    if is_config_column(column):
+        return uncompared(column)
+    return f"is not known at an epoch's end{meant(column, _EPOCH_COLUMNS)}, or a config leaf"
 
 
 def _shares(node: Node | None, faults: list[Fault]) -> tuple[float, ...]:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import cast
 
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective, parse_objectives
+from orchestrator.analysis.tables import is_config_column
 from orchestrator.errors import Fault, TableError
+from orchestrator.spec.leaves import uncompared
 from orchestrator.spec.model import KEEP, MAX_CELLS, Keep
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, Value
@@ -68,6 +70,8 @@ def objectives(node: Node | None, faults: list[Fault], *, timed: bool = True) ->
             found += parse_objectives({column: item.plain()})
         except TableError as error:
             message = str(error).removeprefix(f"objective {column}: ")
+            faults.append(item.key_fault(f"objectives.{column}", message))
+        if is_config_column(column) and (message := uncompared(column)):
             faults.append(item.key_fault(f"objectives.{column}", message))
         if column in _TIMED and not timed:
             message = "is only measured where base.latency is set, as in base: {latency: {runtimes: [openvino]}}"

@@ -137,13 +137,17 @@ class Space:
         reads = [self.reads(item.expression) - {axis, len(self.axes)} for item in self.whens if item.axis == axis]
         return max((1 + self.depth(other) for found in reads for other in found), default=0) if reads else 0
 
-    def default(self, path: str) -> Value:
-        """What a leaf is where nothing sets it, in the first of its section's methods that has it."""
+    def default(self, path: str, leaves: Mapping[str, Value]) -> Value:
+        """What a leaf is where nothing sets it.
+
+        The method is that which `leaves` name, else the first of its section's methods that has the leaf.
+        """
         section, _, leaf = path.partition(".")
-        owners = (
-            owner.model_fields[leaf] for owner in self._facts[section].classes.values() if leaf in owner.model_fields
-        )
-        return next((None if info.is_required() else info.default for info in owners), None)
+        facts = self._facts[section]
+        named = facts.classes.get(str(leaves.get(f"{section}.{facts.tag}")))
+        found = [owner.model_fields[leaf] for owner in facts.classes.values() if leaf in owner.model_fields]
+        info = named.model_fields.get(leaf) if named else next(iter(found), None)
+        return None if info is None or info.is_required() else info.default
 
     def place_of(self, axis: int, value: Value) -> int:
         """The index of a value of an axis; one that a distribution gives for the first time is added."""
