@@ -22,6 +22,7 @@ from orchestrator.lines import without_effect as without_effect
 from orchestrator.memory import many_objects
 from orchestrator.spec.cells import Cell, Excluded, cells
 from orchestrator.spec.model import StudySpec
+from orchestrator.spec.rungs import hopeless
 from trainables.config import TrialConfig
 from trainables.keys import PathFinder, Stage, StageKind
 
@@ -82,7 +83,8 @@ class Plan:
         """What a plan that grows may grow to."""
         search, seeds = self.spec.search, len(self.spec.seeds)
         if search.sampled:
-            return f"{search.name} asks for {search.trials} configs, {seeds} seed(s) each, guided by validation"
+            each = f"{seeds} seed{'s' * (seeds > 1)} each"
+            return f"{search.name} asks for {search.trials} configs, {each}, guided by validation"
         return f"up to {seeds} seeds where they decide the front on validation columns"
 
     @property
@@ -184,6 +186,9 @@ class Planner:
         if not found.cells:
             raise PlanError(f"{spec.source}: no cell is left: {_excluded_text(found.excluded)}")
         _refuse_inert_axes(spec, found.cells)
+        configs = {id(cell.config): cell.config for cell in found.cells}.values()
+        if spec.search.rungs and (why := hopeless(spec.search.rungs, configs)):
+            raise PlanError(f"{spec.source}: search.rungs: {why}")
         self._excluded, self._merged = found.excluded, found.collapsed
         if spec.search.repeats == "adaptive":
             self.repeats = _by_config(found.cells)

@@ -66,6 +66,7 @@ def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
         say(terminal, "What is finished is kept; the same command goes on from there.")
     kept = _keeping(terminal, df, spec.search.where)
     front_report(terminal, kept, _front(terminal, kept, spec), spec.objectives)
+    _warm(terminal, *summary.warm)
     say(terminal, f"\n{folder}/trials.parquet: one row a trial; in Python: orchestrator.load({str(folder)!r})")
     say(terminal, f"Look further: orchestrator pareto {folder} {' '.join(map(_argument, spec.objectives))}")
     return failed
@@ -343,6 +344,13 @@ def merge_report(terminal: Console, found: Merged, results: Path) -> None:
         gone = plural(len(found.absent), "finished stage")
         say(terminal, f"the output of {gone} is gone or damaged everywhere; it is made again where it is needed")
     say(terminal, "Now write the tables, all cached: orchestrator sweep STUDY")
+
+
+def _warm(terminal: Console, told: int, members: int) -> None:
+    """What the search was told of other studies, whose trials are no rows here."""
+    if told:
+        known = f"the search was told {plural(told, 'config')} of other studies"
+        say(terminal, f"{known}; by validation {members} of them would be on this front")
 
 
 def _failures(terminal: Console, df: "pd.DataFrame") -> int:

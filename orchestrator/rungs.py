@@ -80,7 +80,7 @@ class RungKeeper:
         for key, values in others.items():
             if self._beats(values, own):
                 trial = self._climbers[key].trial
-                return f"{where} trial {trial.id} was better in {self._told(values, own)}"
+                return f"{where}, trial {trial.id} was better in {self._told(values, own)}"
         return None
 
     def _outranked(self, own: Values, others: Sequence[Values], where: str) -> str | None:
@@ -88,7 +88,7 @@ class RungKeeper:
         better, seen = sum(values < own for values in others), len(others) + 1
         if seen * keep < 1 or better < math.ceil(seen * keep):
             return None
-        return f"{where} {better} of {seen} trials were better in {self._rungs.on[0].column}"
+        return f"{where}, {better} of {seen} trials were better in {self._rungs.on[0].column}"
 
     def _epochs_of(self, climber: _Climber) -> list[int]:
         """The epochs of the rungs, rising; two shares of a short stage may be one epoch."""

@@ -2,9 +2,10 @@
 
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
@@ -19,7 +20,7 @@ from orchestrator.plan import Plan
 from orchestrator.runner.base import Missing
 from orchestrator.spec.quantities import show_bytes
 from orchestrator.spec.resources import Demand
-from orchestrator.words import brief, harmless
+from orchestrator.words import brief, harmless, signature
 from trainables.keys import Stage
 
 PLAIN_EVERY_S = 5.0
@@ -59,6 +60,14 @@ def number(value: object, unit: str = "") -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+@dataclass(slots=True)
+class _Alike:
+    """Errors that differ in numbers, keys and paths alone: the first of them, and how many there are."""
+
+    first: str
+    count: int = 0
+
+
 class SweepScreen:
     """Follows a sweep; see `orchestrator.sweep.SweepObserver`."""
 
@@ -71,7 +80,7 @@ class SweepScreen:
         self._totals: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
         self._running: dict[str, Stage] = {}
-        self._errors: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        self._errors: dict[tuple[str, str], _Alike] = {}
         self._left_out = 0
         self._stopped = 0
         self._asked = ""
@@ -186,9 +195,9 @@ class SweepScreen:
 
     def _failed(self, record: StageRecord) -> None:
         reason = brief(record.error or record.status)
-        same = self._errors[record.status, reason]
-        same.append(record.key)
-        if self._live is None and len(same) == 1:
+        same = self._errors.setdefault((record.status, signature(reason)), _Alike(reason))
+        same.count += 1
+        if self._live is None and same.count == 1:
             self.warned(f"stage {record.kind} {record.key[:12]} (seed {record.seed}) {record.status}: {reason}")
 
     def _print_plain(self) -> None:
@@ -197,8 +206,8 @@ class SweepScreen:
 
     def _counts(self) -> str:
         counts = Counter[str]()
-        for (status, _), keys in self._errors.items():
-            counts[status] += len(keys)
+        for (status, _), same in self._errors.items():
+            counts[status] += same.count
         bad = "".join(f", {count} {status}" for status, count in counts.items())
         bad += f", {self._left_out} below them left out" if counts else ""
         early = f", {self._stopped} stopped early" if self._stopped else ""
@@ -207,7 +216,7 @@ class SweepScreen:
     def _time_left(self) -> str:
         elapsed = duration(time.monotonic() - self._started)
         if not self._done:
-            return f"{elapsed} elapsed, starting workers"
+            return f"{elapsed} elapsed, {'first stages are running' if self._running else 'starting workers'}"
         if self._asked:
             return f"{elapsed} elapsed, {self._asked}"
         return f"{elapsed} elapsed, about {duration(max(0.0, self._remaining_s))} left"
@@ -222,8 +231,8 @@ class SweepScreen:
                 Text(f"  left out below failed or infeasible ones: {plural(self._left_out, 'stage')}", style="red")
             )
         lines += [
-            Text(f"  {len(keys)} {status}: {reason}", style="red")
-            for (status, reason), keys in list(self._errors.items())[-ERRORS_SHOWN:]
+            Text(f"  {same.count} {status}: {same.first}", style="red")
+            for (status, _), same in list(self._errors.items())[-ERRORS_SHOWN:]
         ]
         if self._draining:
             lines.append(Text("  stopping after what runs", style="yellow"))

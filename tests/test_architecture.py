@@ -57,6 +57,10 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.spec": {
         "errors", "analysis.objectives", "analysis.tables", "trainables.config", "trainables.model_names",
     },
+    "orchestrator.spec.rungs": {
+        "errors", "analysis.objectives", "analysis.tables", "spec", "trainables.config",
+        "trainables.method_config.pruning", "trainables.pruning.ramp",
+    },
     "orchestrator.spec.resources": {"failures", "trainables.config", "trainables.keys"},
     "orchestrator.spec.demands": {"errors", "failures", "spec", "trainables.config", "trainables.keys"},
     "orchestrator.spec.schema": {"failures", "spec"},

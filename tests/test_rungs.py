@@ -8,7 +8,7 @@ import pytest
 from conftest import Command
 
 from orchestrator.analysis.objectives import Objective
-from orchestrator.errors import SpecError
+from orchestrator.errors import PlanError, SpecError
 from orchestrator.ledger import StageRecord
 from orchestrator.plan import Plan, plan
 from orchestrator.rungs import RungKeeper
@@ -147,7 +147,7 @@ def test_a_beaten_trial_stops_and_says_why(stopped: Command) -> None:
     early = df[df["status"] == "stopped"]
     assert set(early["compress.lr"]) <= {0.0001, 0.0002}
     assert len(early) >= 2
-    assert early["error"].str.contains(r"stage compress: at epoch \d of 8 trial \w+ was better in val_accuracy").all()
+    assert early["error"].str.contains(r"stage compress: at epoch \d of 8, trial \w+ was better in val_accuracy").all()
     assert early["accuracy"].isna().all()
     assert (df.loc[df["compress.lr"] == 0.1, "status"] == "complete").all()
     assert set(stopped.trials("r").query("role == 'baseline'")["status"]) == {"complete"}
@@ -189,7 +189,7 @@ FAULTS = {
         "search.rungs.on.compress.pffr: is no config leaf; did you mean 'compress.pfr'?"
     ),
     "{rungs: {on: {val_accuracy: max, compress.score: max}, at: [0.5]}}": "compress.score: holds no number but one of",
-    "{rungs: {on: {val_accuracy: max, compress.ratio: max}, at: [0.5]}}": "compress.ratio, which no trial of this study",
+    "{rungs: {on: {val_accuracy: max, compress.ratio: max}, at: [0.5]}}": "compress.ratio, which no trial of this",
 }
 
 
@@ -200,6 +200,23 @@ def test_each_fault_of_the_rungs_is_told(tmp_path: Path, search: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(str(path))
     assert FAULTS[search] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "pfr", "share", "hopeless"),
+    # masks of 3 epochs freeze before the third and have settled when it ends, which is the end; those of 4 before, too
+    [(3, 0.2, 0.5, True), (3, 0.0, 0.5, False), (4, 0.2, 0.5, False), (2, 0.0, 0.75, True)],
+)
+def test_rungs_that_nobody_reaches_in_time_are_refused(
+    tmp_path: Path, epochs: int, pfr: float, share: float, hopeless: bool
+) -> None:
+    study = text(f"{{rungs: {{on: {{val_accuracy: max}}, at: [{share}]}}}}")
+    study = study.replace("pfr: 0.2, epochs: 8", f"pfr: {pfr}, epochs: {epochs}")
+    if not hopeless:
+        planned(tmp_path, study)
+        return
+    with pytest.raises(PlanError, match=r"search.rungs: no trial can stop: the first rung lies after epoch"):
+        planned(tmp_path, study)
 
 
 def test_a_record_of_a_stop_is_whole(stopped: Command) -> None:

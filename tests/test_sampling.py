@@ -287,6 +287,10 @@ FAULTS = {
     "{name: tpe, trials: 3, where: 'accuracy >= high'}": "'high' is no number",
     "{name: tpe, trials: 3, where: 'latency_ms <= 3'}": "too late to guide a search",
     "{name: tpe, trials: 3, where: 'compress.pffr <= 3'}": "is no config leaf; did you mean 'compress.pfr'?",
+    "{name: tpe, trials: 3, where: 'accuracy >= 90'}": "is a fraction, at most 1, and never '90'; did you mean 0.9?",
+    "{name: tpe, trials: 2, first: {compress.lr: [0.01, 0.02], compress.pfr: [0.1, 0.6]}}": (
+        "search.first: has 4 configs, and search.trials asks for 2 in all"
+    ),
     "{name: qmc, trials: 3, where: 'accuracy >= 0.5'}": "has no effect on qmc",
     "{name: tpe, trials: 3, repeats: adaptive}": "tpe runs every config under all seeds",
     "{name: tpe, trials: 3, first: {compress.ptr: [1]}}": "compress.ptr",

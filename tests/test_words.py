@@ -10,6 +10,8 @@ from orchestrator import reports
 from orchestrator.ledger import StageRecord
 from orchestrator.screen import SweepScreen, tell
 from orchestrator.words import LONGEST, brief
+from trainables.config import TrialConfig
+from trainables.keys import Stage
 
 LONG = "the same class on 97.25 % of 360 images; compress.activations sign needs model.block bn_first, " * 2
 
@@ -70,6 +72,41 @@ def test_the_live_view_tells_infeasible_from_failed_and_no_time_is_below_zero() 
     assert "1 failed: broke" in shown
     assert "about 0 s left" in shown
     assert "-2.7" not in shown
+
+
+def test_errors_that_differ_in_numbers_alone_are_one_kind() -> None:
+    terminal = console(120, terminal=True)
+    with SweepScreen(terminal).showing() as screen:
+        screen.measuring(1, "machine", 1.0)
+        for number in ("13561100.0", "922197000.0"):
+            screen.finished([record(number, "failed", f"loss {number} at epoch 2; a lower lr than 0.5")], [], 0.0)
+    assert "2 failed: loss 13561100.0 at epoch 2; a lower lr than 0.5" in printed(terminal)
+    assert "922197000" not in printed(terminal)
+
+
+def test_workers_that_have_begun_are_not_started() -> None:
+    terminal = Console(record=True, width=160, force_terminal=True, color_system=None)
+    with SweepScreen(terminal).showing() as screen:
+        terminal.print(screen._picture())  # pyright: ignore[reportPrivateUsage]
+        config = TrialConfig.model_validate(
+            {"data": {"name": "digits"}, "model": {"name": "resnet8", "width": 4}, "train": {"epochs": 1}}
+        )
+        screen.handed_out([Stage("k", "train", None, config, 0)])
+        terminal.print(screen._picture())  # pyright: ignore[reportPrivateUsage]
+    first, second, *_ = (line for line in terminal.export_text().splitlines() if "elapsed" in line)
+    assert first.endswith("starting workers")
+    assert second.endswith("first stages are running")
+
+
+def test_a_warm_start_is_told_at_its_beginning_and_end() -> None:
+    terminal = Console(record=True, width=160)
+    SweepScreen(terminal).warm(16)
+    reports._warm(terminal, 16, 3)  # pyright: ignore[reportPrivateUsage]
+    reports._warm(terminal, 0, 0)  # pyright: ignore[reportPrivateUsage]
+    assert terminal.export_text().splitlines() == [
+        "the search was told 16 configs that other studies have finished",
+        "the search was told 16 configs of other studies; by validation 3 of them would be on this front",
+    ]
 
 
 def test_latencies_fit_into_eighty_columns_with_the_machine_told_once() -> None:

@@ -72,7 +72,7 @@ def impossible(spec: StudySpec) -> list[Problem]:
     if spec.search.drawn:
         collector = _Collector(spec)
         collector.run()
-        return shortened(collector.problems)
+        return shortened(collector.problems or _too_many_firsts(spec))
     space = Space(spec, listed(spec))
     conditions = [*(expression for _, expression in spec.when), *spec.excludes]
     read = {number for expression in conditions for number in space.reads(expression)}
@@ -91,6 +91,21 @@ def impossible(spec: StudySpec) -> list[Problem]:
     if not space.problems:
         _check_together(spec, space, read)
     return shortened(space.problems)
+
+
+def _too_many_firsts(spec: StudySpec) -> list[Problem]:
+    """Points to begin with are never left out silently."""
+    space, wanted = Space(spec, listed(spec)), spec.search.trials or 0
+    states = [state for state in first_states(spec, space) if _runs(spec, space, state)]
+    configs = {id(space.config(state, TrialConfig.model_fields)) for state in states}
+    if len(configs) <= wanted:
+        return []
+    message = f"has {len(configs)} configs, and search.trials asks for {wanted} in all; raise trials, or name fewer"
+    return [Problem("search.first", message)]
+
+
+def _runs(spec: StudySpec, space: Space, state: State) -> bool:
+    return any(space.excluded_by((*state[:-1], seed)) == FIXED for seed in range(len(spec.seeds)))
 
 
 def _check_together(spec: StudySpec, space: Space, read: set[int]) -> None:

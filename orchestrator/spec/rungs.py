@@ -1,6 +1,7 @@
 """The section `search.rungs` of a study file: where, and by what, trials are stopped early."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from orchestrator.analysis.objectives import Objective, parse_objectives
@@ -10,6 +11,9 @@ from orchestrator.spec.leaves import uncompared
 from orchestrator.spec.model import Rungs
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, Value
+from trainables.config import TrialConfig
+from trainables.method_config.pruning import PruneFields
+from trainables.pruning.ramp import Ramp
 
 ADVICE = "as in rungs: {on: {val_accuracy: {max: 0.02}, compress.pfr: max}, at: [0.5, 0.75]}"
 _EPOCH_COLUMNS = tuple(name for name, column in HISTORY_COLUMNS.items() if column.direction and column.deterministic)
@@ -71,6 +75,32 @@ def _shares(node: Node | None, faults: list[Fault]) -> tuple[float, ...]:
         message = f"{show(value)} must be rising shares of the epochs between 0 and 1, as [0.5, 0.75]"
         faults.append(node.fault("search.rungs.at", message))
     return tuple(found)
+
+
+def hopeless(rungs: Rungs, configs: Iterable[TrialConfig]) -> str:
+    """Why no trial of these can stop at a rung; empty where one can."""
+    epochs = 0
+    for config in configs:
+        epochs = config.compress.epochs if config.compress else config.train.epochs
+        if any(_pauses(config, epoch, epochs) for epoch in range(_first(rungs, epochs), epochs)):
+            return ""
+    return (
+        f"no trial can stop: the first rung lies after epoch {_first(rungs, epochs)} of {epochs}, and none of those "
+        "before the last one is past what a method protects, such as the ramp of the PFR; take more epochs, lower "
+        "shares, or another ramp_share and freeze_share"
+    )
+
+
+def _first(rungs: Rungs, epochs: int) -> int:
+    return math.ceil(rungs.at[0] * epochs - 1e-9)
+
+
+def _pauses(config: TrialConfig, epoch: int, epochs: int) -> bool:
+    """Whether the masks, where there are any, have settled after so many epochs."""
+    found = config.compress
+    if not isinstance(found, PruneFields) or "ramp_share" in found.inert():
+        return True
+    return Ramp(found.ramp_share, found.freeze_share).settled(epoch - 1, epochs)
 
 
 def _share(value: Value) -> bool:

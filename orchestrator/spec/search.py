@@ -154,6 +154,10 @@ def _constraint(node: Node, number: int, faults: list[Fault]) -> Constraint | No
         unknown = f"{column} {error}" if isinstance(error, GuideError) else f"{show(told)} is no number"
         faults.append(node.fault(key, unknown + (suggestion(column, COLUMNS) if column not in COLUMNS else "")))
         return None
+    if bound > 1 and guided.column in COLUMNS and COLUMNS[guided.column].unit == "fraction":
+        meant_share = f"; did you mean {bound / 100:g}?" if bound <= 100 else ""
+        faults.append(node.fault(key, f"{column} is a fraction, at most 1, and never {show(told)}{meant_share}"))
+        return None
     return Constraint(guided.column, ">=" if sense == ">=" else "<=", bound)
 
 
