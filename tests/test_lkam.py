@@ -52,7 +52,7 @@ def data() -> Dataset:
 @pytest.fixture(scope="module")
 def finished(data: Dataset) -> Compact:
     """A network with blocks whose inner kernels have gates."""
-    model, method = trained(dense(data, BN_FIRST), data, LkamConfig(budget=0.3, gain=40, epochs=6, lr=0.1))
+    model, method = trained(dense(data, BN_FIRST), data, LkamConfig(active_share=0.3, gain=40, epochs=6, lr=0.1))
     return method.finalize(model)
 
 
@@ -119,8 +119,8 @@ def test_gates_are_soft_at_first_then_hard_and_in_use_always_hard() -> None:
     assert {float(value) for value in (found == 0).flatten(2).float().mean(2).flatten().round(decimals=3)} == {0.0, 1.0}
 
 
-def test_the_loss_counts_what_is_on_above_the_budget() -> None:
-    model, method = copy.deepcopy(dense(images(), MODEL)), Lkam(LkamConfig(gain=3, budget=0.4))
+def test_the_loss_counts_what_is_on_above_the_share() -> None:
+    model, method = copy.deepcopy(dense(images(), MODEL)), Lkam(LkamConfig(gain=3, active_share=0.4))
     method.transform(model, torch.zeros(1, 1, 8, 8))
     layers = [module for module in model.modules() if isinstance(module, LearnedGate)]
     assert len(layers) == 3
@@ -144,7 +144,7 @@ def test_kernels_that_are_hardly_ever_on_go(share: float, least: int, kept: int)
 
 
 def test_what_is_removed_is_cut_out_and_changes_no_output(data: Dataset) -> None:
-    config = LkamConfig(budget=0.1, gain=40, removal_share=0.3, epochs=6, lr=0.1)
+    config = LkamConfig(active_share=0.1, gain=40, removal_share=0.3, epochs=6, lr=0.1)
     model, method = trained(dense(data, MODEL), data, config)
     before = predict(model, data.test, data)
     alive = {name: int(m.get_buffer("alive").sum()) for name, m in model.named_modules() if isinstance(m, LearnedGate)}
@@ -292,7 +292,7 @@ def test_rows_tell_the_macs_of_images_and_of_classes() -> None:
     tree = {
         "data": {"name": "digits", "train_size": 400}, "model": {"name": "resnet8", "width": 4},
         "train": {"epochs": 1, "batch_size": 32},
-        "compress": {"method": "lkam", "budget": 0.2, "gain": 60, "lr": 0.1, "epochs": 3},
+        "compress": {"method": "lkam", "active_share": 0.2, "gain": 60, "lr": 0.1, "epochs": 3},
     }  # fmt: skip
     config = resolve(TrialConfig.model_validate_json(json.dumps(tree)), "fp32")
     from trainables.stages.datasets import Datasets

@@ -63,7 +63,7 @@ TINY: dict[str, CompressConfig] = {
     "group_sparsity by epochs": GroupSparsityConfig(
         penalty=0.25, sparse_share=0.5, period="epoch", cut="end", epochs=8
     ),
-    "lkam": LkamConfig(budget=0.2, gain=40, removal_share=0.2, epochs=8, lr=0.1),
+    "lkam": LkamConfig(active_share=0.2, gain=40, removal_share=0.2, epochs=8, lr=0.1),
     "lkam, soft to the end": LkamConfig(gain=10, soft_share=1, removal_share=0.3, threshold=0.6, epochs=6, lr=0.1),
     "low_rank": LowRankConfig(penalty=0.2, energy=0.8, keep=("first",), epochs=6, lr=0.1),
     "low_rank at the end": LowRankConfig(penalty=0.3, energy=0.95, split_at=1, epochs=6, lr=0.1),

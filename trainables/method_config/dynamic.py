@@ -12,7 +12,7 @@ class LkamConfig(DistillFields):
 
     method: Literal["lkam"] = "lkam"
     gain: float = Field(default=20.0, ge=0, description="what kernels that are on cost, beside the task's loss")
-    budget: Share = Field(default=0.3, description="share of a layer's kernels that may be on at no cost")
+    active_share: Share = Field(default=0.3, description="share of a layer's kernels that may be on at no cost")
     threshold: float = Field(default=0.5, gt=0, lt=1, description="a kernel is on where its gate is at least this")
     soft_share: Share = Field(
         default=0.2, description="share of the epochs with soft gates; afterwards they are on or off as in use"

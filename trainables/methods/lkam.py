@@ -39,10 +39,11 @@ class Lkam(Method):
     what gives 0 for 0. BN' normalises each a_o over images: a gate that says the same for all of them, the way in which
     gates without it end, saves nothing that pruning would not.
 
-    loss = task + gain / 2 sum over gated layers of max(0, s - budget), s = mean over kernels and images of h: with
-    budget 0 the source's gain / (2 m) sum_o h_o. Gradients go straight through the step: dh/da = sigmoid'(a). In the
-    first `soft_share` of the epochs the kernels are multiplied by sigmoid(a) instead of h, while the loss counts h. In
-    eval mode gates are always hard. They begin with V drawn (variance 1 / I) and open: BN' has scale 1 and shift 2.
+    loss = task + gain / 2 sum over gated layers of max(0, s - active_share), s = mean over kernels and images of h:
+    with active_share 0 the source's gain / (2 m) sum_o h_o. Gradients go straight through the step: dh/da =
+    sigmoid'(a). In the first `soft_share` of the epochs the kernels are multiplied by sigmoid(a) instead of h, while
+    the loss counts h. In eval mode gates are always hard. They begin with V drawn (variance 1 / I) and open: BN' has
+    scale 1 and shift 2.
 
     After the last epoch kernels that were on for at most `removal_share` of its training images stay off, and at the
     end they are cut out with the inputs that read them, which changes no output: `pfr_achieved` is their share. BN is
@@ -51,7 +52,7 @@ class Lkam(Method):
     Reference: Theodorakopoulos, Pothos, Kastaniotis and Fragoulis, "Parsimonious Inference on Convolutional Neural
     Networks: Learning and Applying On-line Kernel Activation Rules", arXiv 1701.05221, read as its patent claims tell
     it: a module between two layers of convolution, pooling, sigmoid and threshold, the loss, an outer budget. Inferred
-    are the gradient, the schedule, BN', the place behind BN, how the budget acts and what is removed. It is patented:
+    are the gradient, the schedule, BN', the place behind BN, how the share acts and what is removed. It is patented:
     for research.
     """
 
@@ -109,7 +110,7 @@ class Lkam(Method):
     def loss(self, model: nn.Module, images: Tensor, logits: Tensor, task: Tensor) -> Tensor:
         """The task's loss and what open kernels cost."""
         shares = torch.stack([gate.take_opening().mean() for gate in self._gates(model).values()])
-        return task + self.config.gain / 2 * (shares - self.config.budget).clamp(min=0).sum()
+        return task + self.config.gain / 2 * (shares - self.config.active_share).clamp(min=0).sum()
 
     @torch.no_grad()
     def after_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
