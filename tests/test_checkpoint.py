@@ -61,6 +61,7 @@ METHOD_CASES: dict[str, dict[str, object]] = {
     "expand, nonlinear": {"method": "expand", "factor": 2, "init": "random", "nonlinear_share": 0.4},
     "group_sparsity": {"method": "group_sparsity", "penalty": 3, "scope": "all", "free_share": 0},
     "group_sparsity by epochs": {"method": "group_sparsity", "penalty": 3, "period": "epoch", "sparse_share": 0.5},
+    "ptq_group": {"method": "ptq_group", "images": 64, "weight_bits": 2, "groups": 2, "block_steps": 20},
     "low_rank": {"method": "low_rank", "penalty": 0.3, "split_at": 0.4, "energy": 0.7},
     "low_rank at the end": {"method": "low_rank", "split_at": 1, "energy": 0.7},
     "low_rank that keeps all": {"method": "low_rank", "penalty": 0, "split_at": 0.4, "energy": 1},

@@ -16,7 +16,7 @@ from trainables.models.build import build, initialise
 from trainables.models.compact import Compact
 from trainables.pruning.cut import cut_channels
 from trainables.pruning.groups import channel_groups
-from trainables.quantize import Activation, Int8Activation, SignActivation, TernaryActivation, install_activations
+from trainables.quantize import Activation, IntActivation, SignActivation, TernaryActivation, install_activations
 
 torch.set_num_threads(1)
 
@@ -56,7 +56,7 @@ def test_stored_networks_come_back_whole(activations: dict[str, Activation]) -> 
 def test_installed_activations_are_modules_of_their_kind() -> None:
     again = compact.restore(build(MODEL, 1, 10), compact.save(finished(ACTIVATIONS))).model
     kinds = {name: type(again.get_submodule(name)) for name in (*ACTIVATIONS, "stages.1.0.act2")}
-    assert list(kinds.values()) == [SignActivation, TernaryActivation, Int8Activation, nn.ReLU]
+    assert list(kinds.values()) == [SignActivation, TernaryActivation, IntActivation, nn.ReLU]
 
 
 def test_equal_networks_give_equal_bytes() -> None:

@@ -23,7 +23,14 @@ from trainables.errors import InfeasibleError
 from trainables.export import compact
 from trainables.export.packed import pack, unpack
 from trainables.measure.cost import cost, ratios
-from trainables.method_config import DabnConfig, ExpandConfig, GroupSparsityConfig, HybridConfig, LkamConfig
+from trainables.method_config import (
+    DabnConfig,
+    ExpandConfig,
+    GroupSparsityConfig,
+    HybridConfig,
+    LkamConfig,
+    PtqGroupConfig,
+)
 from trainables.methods.distilled import Distilled
 from trainables.methods.l1_prune import L1Prune
 from trainables.methods.layers import layers_outside
@@ -33,7 +40,7 @@ from trainables.models.build import build, initialise
 from trainables.models.compact import Compact
 from trainables.pruning.groups import channel_groups
 from trainables.pruning.ramp import kept_channels
-from trainables.quantize import Int8Activation, Quantized
+from trainables.quantize import IntActivation, Quantized
 from trainables.training.loop import fit, predict
 from trainables.training.randomness import generator
 
@@ -75,7 +82,7 @@ def has_low_bit_inputs(config: CompressConfig) -> bool:
 
 
 PRUNES = (StqConfig, L1PruneConfig, GroupSparsityConfig, LkamConfig)
-KEEPS_EVERY_MAC = (FinetuneConfig, ExpandConfig, DabnConfig, HybridConfig)
+KEEPS_EVERY_MAC = (FinetuneConfig, ExpandConfig, DabnConfig, HybridConfig, PtqGroupConfig)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -107,7 +114,7 @@ def test_a_method_trains_and_its_network_stays_the_same_in_every_form(
 
 def check_figures(parent: nn.Module, finished: Compact, config: CompressConfig, packed_bytes: int) -> None:
     example = torch.zeros(1, 1, 8, 8)
-    found = ratios(parent, finished.model, finished.bits, packed_bytes)
+    found = ratios(parent, finished.model, finished.bits, packed_bytes, finished.grids)
     assert all(math.isfinite(value) and value > 0.9 for value in (found.compression, found.payload_compression))
     fewer = cost(finished.model, finished.bits, example).macs < cost(parent, {}, example).macs
     assert fewer != isinstance(config, KEEPS_EVERY_MAC)
@@ -190,7 +197,7 @@ def test_int8_steps_cover_the_calibration_images(parent: nn.Module, data: Datase
     images = normalise(data.train.images[:64], data)
     method.transform(model, images[:1])
     method.calibrate(model, images)
-    steps = {name: m.step for name, m in model.named_modules() if isinstance(m, Int8Activation)}
+    steps = {name: m.step for name, m in model.named_modules() if isinstance(m, IntActivation)}
     assert set(steps) == {"stem.act", *(f"stages.{stage}.0.act{n}" for stage in range(3) for n in (1, 2))} - {
         "stages.2.0.act2"
     }

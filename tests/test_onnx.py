@@ -25,7 +25,7 @@ from trainables.models.build import build, initialise
 from trainables.models.compact import Compact
 from trainables.quantize import (
     Activation,
-    Int8Activation,
+    IntActivation,
     install_activations,
     plain_layer,
     quantized_twin,
@@ -286,7 +286,7 @@ def test_int8_predicts_what_the_network_predicts(
 @pytest.mark.parametrize("block", ["standard", "bn_first"])
 def test_trained_int8_activations_keep_their_steps(block: str, data: Dataset, calibration: Tensor) -> None:
     network = trained(data, calibration, block, int8=True)
-    assert any(isinstance(module, Int8Activation) for module in network.model.modules())
+    assert any(isinstance(module, IntActivation) for module in network.model.modules())
     expected = predict(network.model, data.test, data).numpy()
     x = normalise(data.test.images, data).numpy()
     rounded = to_onnx(network, calibration[:1], calibration)

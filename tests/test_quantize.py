@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainables.quantize import (
     Activation,
-    Int8Activation,
+    IntActivation,
     QuantizedConv2d,
     QuantizedLinear,
     Scale,
@@ -217,7 +217,7 @@ def test_activations_and_their_gradients_by_hand(kind: str) -> None:
 
 
 def test_an_uncalibrated_int8_activation_is_a_relu() -> None:
-    module, x = Int8Activation(), torch.linspace(-1, 1, 9)
+    module, x = IntActivation(), torch.linspace(-1, 1, 9)
     assert torch.equal(module(x), torch.relu(x))
     module.cover(1.0)
     assert float((module(x) - torch.relu(x)).abs().max()) <= 0.5 / 255 + 1e-7

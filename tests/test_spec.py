@@ -195,7 +195,8 @@ STUDIES = {
     "low_rank": 36,
     "xnet": 27,
     "lkam": 60,
-    "methods": 78,
+    "ptq_group": 150,
+    "methods": 84,
     "binary_methods": 18,
 }
 

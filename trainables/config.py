@@ -118,6 +118,19 @@ class TrialConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _images_suffice_for_compression(self) -> Self:
+        if self.compress is None or not self.data.identified:
+            return self
+        needed, training = self.compress.images_needed(), self.data.split_sizes()[0]
+        if needed > training:
+            msg = f"compress.images {needed} is more than the {training} training images of {self.data.name}"
+            raise ValueError(msg)
+        if self.select is not None and needed > self.select.budget:
+            msg = f"compress.images {needed} is more than the {self.select.budget} images of select.budget"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _selection_fits_the_pool(self) -> Self:
         select = self.select
         if select is None or not self.data.identified:

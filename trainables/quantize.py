@@ -16,7 +16,7 @@ Scale = Literal["filter", "layer", "one"]
 ThresholdOf = Literal["mean", "max"]
 WeightQuantizer = Callable[[Tensor], Tensor]
 
-INT8_LEVELS = 255
+ActivationForm = Literal["sign", "ternary", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
 
 
 def binary_scale(w: Tensor, scale: Scale) -> Tensor:
@@ -238,16 +238,16 @@ def _conv_arguments(conv: nn.Conv2d) -> dict[str, Any]:
 class Activation:
     """What a quantized activation computes, and how many bits a value of it takes.
 
-    `value` is the threshold D of `ternary`, the step s of `int8`, and 0 for `sign`.
+    `value` is the threshold D of `ternary`, the step s of `int8` and its like, and 0 for `sign`.
     """
 
-    kind: Literal["sign", "ternary", "int8"]
+    kind: ActivationForm
     value: float = 0.0
 
     @property
     def bits(self) -> int:
         """Of one value."""
-        return {"sign": 1, "ternary": 2, "int8": 8}[self.kind]
+        return {"sign": 1, "ternary": 2}.get(self.kind) or int(self.kind.removeprefix("int"))
 
 
 class _Sign(torch.autograd.Function):
@@ -279,18 +279,18 @@ class _TernarySign(torch.autograd.Function):
 
 
 class _Steps(torch.autograd.Function):
-    """Forward s * clamp(round(x / s), 0, 255); backward dx = dy where x lies in the range."""
+    """Forward s * clamp(round(x / s), 0, top); backward dx = dy where x lies in the range."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, step: float, top: int) -> Tensor:
         levels = x / step
-        ctx.save_for_backward((levels >= 0) & (levels <= INT8_LEVELS))
-        return levels.round().clamp(0, INT8_LEVELS) * step
+        ctx.save_for_backward((levels >= 0) & (levels <= top))
+        return levels.round().clamp(0, top) * step
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None
+        return grads[0] * inside, None, None
 
 
 class SignActivation(nn.Module):
@@ -313,32 +313,36 @@ class TernaryActivation(nn.Module):
         return _TernarySign.apply(x, self.threshold)  # pyright: ignore[reportReturnType]
 
 
-class Int8Activation(nn.Module):
-    """y = s * clamp(round(x / s), 0, 255): a ReLU of 256 levels; gradient dx = dy where 0 <= x <= 255 s. Any shape.
+class IntActivation(nn.Module):
+    """y = s * clamp(round(x / s), 0, top), top = 2^bits - 1: a ReLU of few levels. Any shape.
 
-    At step s = 0 it is a plain ReLU, which is how it is calibrated: s = largest value seen / 255.
+    Gradient: dx = dy where 0 <= x <= top s. At step s = 0 it is a plain ReLU, which is how it is calibrated: s =
+    largest value seen / top.
     """
 
-    def __init__(self, step: float = 0.0) -> None:
+    def __init__(self, step: float = 0.0, bits: int = 8) -> None:
         super().__init__()
         self.step = step
+        self.top = 2**bits - 1
 
     def cover(self, largest: float) -> None:
         """Let the range end at `largest`; a module that never gave more than 0 stays a ReLU."""
-        self.step = largest / INT8_LEVELS
+        self.step = largest / self.top
 
     def forward(self, x: Tensor) -> Tensor:
-        """0, s, ..., 255 s."""
+        """0, s, ..., top s."""
         if self.step == 0:
             return torch.relu(x)
-        return _Steps.apply(x, self.step)  # pyright: ignore[reportReturnType]
+        return _Steps.apply(x, self.step, self.top)  # pyright: ignore[reportReturnType]
 
 
 def activation_module(activation: Activation) -> nn.Module:
     """The module that computes `activation`."""
     if activation.kind == "sign":
         return SignActivation()
-    return TernaryActivation(activation.value) if activation.kind == "ternary" else Int8Activation(activation.value)
+    if activation.kind == "ternary":
+        return TernaryActivation(activation.value)
+    return IntActivation(activation.value, activation.bits)
 
 
 def install_activations(model: nn.Module, activations: Mapping[str, Activation]) -> None:

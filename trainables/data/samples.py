@@ -14,15 +14,15 @@ CHECKED_IMAGES = 1000
 """Test images on which a network that was packed or exported must predict what it did before."""
 
 
-def calibration_images(data: "Dataset", seed: int) -> "Tensor":
-    """`CALIBRATION_IMAGES` training images, normalised, drawn from (seed, "calibration"); shape (N, C, H, W)."""
+def calibration_images(data: "Dataset", seed: int, most: int = CALIBRATION_IMAGES) -> "Tensor":
+    """At most `most` training images, normalised, drawn from (seed, "calibration"); shape (N, C, H, W)."""
     # imported late: who only asks how many images there are needs no tensors
     import torch
 
     from trainables.data.load import normalise
     from trainables.training.randomness import generator
 
-    chosen = torch.randperm(len(data.train), generator=generator(seed, "calibration"))[:CALIBRATION_IMAGES]
+    chosen = torch.randperm(len(data.train), generator=generator(seed, "calibration"))[:most]
     return normalise(data.train.images[chosen], data)
 
 

@@ -6,10 +6,14 @@
 | signs, layer, filter | ceil(n / 8), +1 is 1 | no scale, one, O scales |
 | trits, trits_layer, trits_filter | ceil(n / 5), five trits a byte (3^5 = 243) | no scale, one, O scales |
 | two_values | ceil(n / 8), the larger value is 1 | O larger, then O smaller values |
+| codes2 to codes8 | ceil(b n / 8), high bits first | G steps, then the bytes below |
+
+Behind the steps of codes stand G zeros, a byte each, and where filters are not grouped as they stand each one's group,
+1 or 2 bytes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,12 +21,22 @@ import torch
 from torch import Tensor
 
 from trainables.errors import PackedFileError
+from trainables.models.grids import Grid
 
-Storage = Literal["fp32", "signs", "layer", "filter", "trits", "trits_layer", "trits_filter", "two_values"]
+Storage = Literal[
+    "fp32", "signs", "layer", "filter", "trits", "trits_layer", "trits_filter", "two_values",
+    "codes2", "codes3", "codes4", "codes5", "codes6", "codes7", "codes8",
+]  # fmt: skip
+
+CODES: Mapping[Storage, int] = {
+    "codes2": 2, "codes3": 3, "codes4": 4, "codes5": 5, "codes6": 6, "codes7": 7, "codes8": 8,
+}  # fmt: skip
+"""Bits of a code."""
 
 BITS: dict[Storage, int] = {
     **dict.fromkeys(("signs", "layer", "filter", "two_values"), 1),
     **dict.fromkeys(("trits", "trits_layer", "trits_filter"), 2),
+    **CODES,
 }
 """Of a weight, as `Compact.bits` has them; fp32 has none."""
 
@@ -75,8 +89,33 @@ def encode(weight: Tensor, bits: int | None, scales: Tensor | None) -> tuple[Sto
     return kinds[2], text + floats(scales)
 
 
+def encode_codes(weight: Tensor, grid: Grid) -> tuple[Storage, bytes]:
+    """How a weight on `grid` is stored, and its bytes, the grid's included.
+
+    Raises:
+        ValueError: a weight lies beside the grid.
+
+    """
+    codes = grid.codes(weight).numpy().astype(np.uint8)
+    bits = np.unpackbits(codes.reshape(-1, 1), axis=1)[:, 8 - grid.bits :]
+    beside = floats(torch.tensor(grid.steps)) + bytes(grid.zeros)
+    numbers = index_bytes(torch.tensor(grid.groups, dtype=torch.int64), group_bytes(grid))
+    kinds: Mapping[int, Storage] = {bits: kind for kind, bits in CODES.items()}
+    return kinds[grid.bits], np.packbits(bits.ravel()).tobytes() + beside + numbers
+
+
+def group_bytes(grid: Grid) -> int:
+    """Bytes that tell a filter's group; 0 where its place does."""
+    return 0 if not grid.groups else 1 if len(grid.steps) <= 256 else 2
+
+
+def code_bytes(kind: Storage, weights: int, filters: int, groups: int, width: int) -> int:
+    """Bytes of a layer's weight of codes in `groups`, each filter's group told in `width` bytes."""
+    return math.ceil(CODES[kind] * weights / 8) + 5 * groups + width * filters
+
+
 def stored_bytes(kind: Storage, weights: int, filters: int) -> int:
-    """Bytes of a layer's weight, numbers beside it included."""
+    """Bytes of a layer's weight, numbers beside it included; of one on a grid see `code_bytes`."""
     per_byte = {None: 1 / 4, 1: 8, 2: TRITS_A_BYTE}[BITS.get(kind)]
     return math.ceil(weights / per_byte) + 4 * _numbers(kind, filters)
 
@@ -131,6 +170,25 @@ class Reader:
         if kind == "two_values":
             return torch.where(levels > 0, beside[:filters, None], beside[filters:, None]).view(*shape)
         return (levels * beside[:, None]).view(*shape) if len(beside) else levels.view(*shape)
+
+    def codes(self, kind: Storage, shape: Sequence[int], groups: int, width: int) -> tuple[Tensor, Grid]:
+        """A layer's weight of codes, shape (O, ...), and its grid.
+
+        Raises:
+            PackedFileError: what is read is no grid.
+
+        """
+        bits, count = CODES[kind], math.prod(shape)
+        ones = np.unpackbits(self._take(math.ceil(bits * count / 8)), count=bits * count).reshape(count, bits)
+        codes = torch.from_numpy(ones.astype(np.float32) @ (2.0 ** np.arange(bits - 1, -1, -1, dtype=np.float32)))
+        steps, zeros = self.floats(groups).tolist(), self._take(groups).tolist()
+        places: list[int] = self.index(shape[0], width).tolist() if width else []
+        grid = Grid(bits, tuple(steps), tuple(zeros), tuple(places))
+        fault = grid.fault() or (not width and shape[0] % groups and f"{groups} groups of {shape[0]} filters")
+        if fault:
+            msg = f"the packed file holds {fault}"
+            raise PackedFileError(msg)
+        return grid.values(codes.view(shape[0], -1)).view(*shape), grid
 
     def floats(self, count: int) -> Tensor:
         """Fp32 numbers, shape (count,)."""

@@ -8,16 +8,16 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from trainables.config import ActivationKind
 from trainables.errors import TrialError
 from trainables.models.compact import Compact
 from trainables.models.edits import Edits, dumped, install, parsed
+from trainables.models.grids import Grid
 from trainables.pruning.cut import resize
-from trainables.quantize import Activation, install_activations
+from trainables.quantize import Activation, ActivationForm, install_activations
 
 _META = "meta"
 _LABELLED = "labelled"
-_KINDS = frozenset(get_args(ActivationKind)) - {"float"}
+_KINDS = frozenset(get_args(ActivationForm))
 
 
 def save(network: Compact, labelled: Tensor | None = None) -> bytes:
@@ -43,6 +43,8 @@ def _facts(network: Compact) -> dict[str, Any]:
         facts["activations"] = {name: [a.kind, a.value] for name, a in network.activations.items()}
     if network.input_bits:
         facts["input_bits"] = dict(network.input_bits)
+    if network.grids:
+        facts["grids"] = {name: [g.bits, g.steps, g.zeros, g.groups] for name, g in network.grids.items()}
     if network.edits:
         facts["edits"] = dumped(network.edits)
     return facts
@@ -92,10 +94,11 @@ def restore(model: nn.Module, data: bytes) -> Compact:
         resize(model, tensors)
         model.load_state_dict(tensors)
         install_activations(model, activations)
+        grids = {name: Grid.read(*parts) for name, parts in dict(facts.get("grids", {})).items()}
         bits, inputs = ({k: int(v) for k, v in dict(facts.get(f, {})).items()} for f in ("bits", "input_bits"))
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise _unreadable(data, error) from error
-    return Compact(model, bits, activations=activations, input_bits=inputs, edits=edits)
+    return Compact(model, bits, activations=activations, input_bits=inputs, edits=edits, grids=grids)
 
 
 def _activation(kind: Any, value: float) -> Activation:

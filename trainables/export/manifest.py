@@ -7,14 +7,15 @@ import hashlib
 import json
 import struct
 import zlib
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from trainables.config import ModelConfig, Section
 from trainables.errors import PackedFileError
-from trainables.export.coding import Storage
+from trainables.export.coding import CODES, Storage
 from trainables.models.edits import GATES, MOST_EDITS, Edit, dumped
+from trainables.quantize import ActivationForm
 
 MAGIC = b"PKNN"
 VERSION = 4
@@ -22,8 +23,9 @@ _PREFIX = struct.Struct("<4sHI")
 _DIGEST_BYTES = 8
 _MANIFEST_LIMIT = 1 << 20
 _FIRST_STORAGE: frozenset[Storage] = frozenset({"fp32", "signs", "layer", "filter"})
+_EARLY_KINDS: frozenset[ActivationForm] = frozenset({"sign", "ternary", "int8"})
 
-Kind = Literal["sign", "ternary", "int8"]
+Kind = ActivationForm
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -51,7 +53,8 @@ class Manifest(Section):
 
     `input_bits` has one number a layer, 0 for fp32, or is empty; `activations` holds places among the model's modules;
     `others` counts the tensors that belong to no layer. `edits` put chains of layers in the place of some (version 3;
-    with gates version 4).
+    with gates or without BN version 4). `grids` (version 4) has an entry a layer of codes: its groups, and the bytes of
+    the number that tells a filter's group; 0 where filters next to one another are grouped.
     """
 
     header: PackedHeader
@@ -61,6 +64,7 @@ class Manifest(Section):
     activations: dict[Kind, tuple[int, ...]] = Field(default_factory=dict)
     others: int = 0
     edits: Annotated[tuple[Edit, ...], Field(max_length=MOST_EDITS)] = ()
+    grids: tuple[tuple[Annotated[int, Field(ge=1, le=1 << 16)], Annotated[int, Field(ge=0, le=2)]], ...] = ()
 
     @model_validator(mode="after")
     def _one_entry_a_layer(self) -> Self:
@@ -68,11 +72,16 @@ class Manifest(Section):
         if len(counts) > 1:
             msg = f"shapes, storage and input_bits are of {sorted(counts)} layers"
             raise ValueError(msg)
+        coded = sum(kind in CODES for kind in self.storage)
+        if len(self.grids) != coded:
+            msg = f"grids are of {len(self.grids)} layers, and {coded} hold codes"
+            raise ValueError(msg)
         return self
 
     def version(self) -> int:
         """The first version of the format that has all of it."""
-        if any(part.kind in GATES for edit in self.edits for part in edit.parts):
+        parts = (part.kind for edit in self.edits for part in edit.parts)
+        if self.grids or not _EARLY_KINDS.issuperset(self.activations) or not GATES.isdisjoint(parts):
             return 4
         if self.edits:
             return 3

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import torch
 import torch.onnx.ops
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables.errors import ExportError
@@ -48,8 +49,16 @@ def to_onnx(network: Compact, example: Tensor, calibration: Tensor | None) -> by
     written = _without_remarks(_exported(model, example.shape[1:]))
     if calibration is not None:
         images = np.ascontiguousarray(calibration.detach().cpu().numpy(), dtype=np.float32)
-        written = to_int8(written, images, exact=network.has_few_bit_activations)
+        written = to_int8(written, images, exact=network.has_few_bit_activations, grids=_steps(network))
     return written.SerializeToString(deterministic=True)
+
+
+def _steps(network: Compact) -> dict[str, NDArray[np.float32]]:
+    """The steps of weights on grids, (O,) each, by the name that torch gives the constant."""
+    filters = {name: network.model.get_submodule(name).get_parameter("weight").shape[0] for name in network.grids}
+    return {
+        f"{name}.weight": grid.per_filter(filters[name])[0].flatten().numpy() for name, grid in network.grids.items()
+    }
 
 
 class _Rounded(nn.Module):
@@ -85,8 +94,12 @@ class _Ternary(nn.Module):
 
 def _lowered(activation: Activation, int8: bool) -> nn.Module:
     """The module that computes `activation` in operators of ONNX; in an int8 graph its -1, 0 and +1 are integers."""
-    if activation.kind == "int8":
-        return _Rounded(activation.value, torch.uint8) if activation.value > 0 else nn.ReLU()
+    if activation.kind not in ("sign", "ternary"):
+        if activation.value == 0:
+            return nn.ReLU()
+        rounded = _Rounded(activation.value, torch.uint8)
+        top = activation.value * (2**activation.bits - 1)
+        return rounded if activation.bits == 8 else nn.Sequential(nn.Hardtanh(0.0, top), rounded)
     chosen = _Sign() if activation.kind == "sign" else _Ternary(activation.value)
     return nn.Sequential(chosen, _Rounded(1.0, torch.int8)) if int8 else chosen
 

@@ -8,8 +8,9 @@ entry, and the value of each activation that has one, as fp64.
 The scales of a convolution of few bits that only a BN reads are folded into that BN, so that 4 bytes a filter are
 saved. Folding changes outputs by rounding alone; the classes predicted stay the same but for ties within that rounding.
 
-Version 1 has no ternary and no two-valued layers, no activations and no other tensors, version 2 no edits, version 3 no
-gates; a network without them is still written so.
+Version 1 has no ternary and no two-valued layers, no activations and no other tensors, version 2 no edits, version 3
+no gates, no layers on grids, no folded BN and no activations of 2 to 7 bits as whole steps; a network without them is
+still written so.
 """
 
 import copy
@@ -23,7 +24,19 @@ from torch import Tensor, nn
 from typing_extensions import TypeIs
 
 from trainables.errors import InfeasibleError, PackedFileError
-from trainables.export.coding import BITS, Reader, Storage, encode, floats, index_bytes, stored_bytes
+from trainables.export.coding import (
+    BITS,
+    CODES,
+    Reader,
+    Storage,
+    code_bytes,
+    encode,
+    encode_codes,
+    floats,
+    group_bytes,
+    index_bytes,
+    stored_bytes,
+)
 from trainables.export.manifest import KINDS, Kind, Manifest, PackedHeader, framed, opened
 from trainables.export.norms import fold_statistics, is_plain_norm, neutralise, take_scales
 from trainables.export.skeleton import WithoutMemory, check_one_image
@@ -31,6 +44,7 @@ from trainables.models.build import build
 from trainables.models.compact import Compact
 from trainables.models.edits import Edits, install
 from trainables.models.gather import Gather
+from trainables.models.grids import Grid
 from trainables.pruning.cut import resize
 from trainables.quantize import Activation, install_activations
 
@@ -48,9 +62,10 @@ def pack(network: Compact, header: PackedHeader) -> bytes:
 
     """
     folded = copy.deepcopy(network.model).cpu()
-    scales = take_scales(folded, network.bits)
+    grids = network.grids
+    scales = take_scales(folded, {name: bits for name, bits in network.bits.items() if name not in grids})
     layers = list(_layers(folded))
-    coded = [_stored(layer, network.bits.get(name), scales.get(name)) for name, layer in layers]
+    coded = [_stored(layer, network.bits.get(name), scales.get(name), grids.get(name)) for name, layer in layers]
     others = _others(folded)
     active = [
         (place, network.activations[name]) for place, name in enumerate(_names(folded)) if name in network.activations
@@ -63,6 +78,7 @@ def pack(network: Compact, header: PackedHeader) -> bytes:
         activations=_by_kind(active),
         others=len(others),
         edits=network.edits,
+        grids=tuple((len(grids[name].steps), group_bytes(grids[name])) for name, _ in layers if name in grids),
     )
     values = np.array([activation.value for _, activation in active if activation.kind != "sign"], "<f8")
     indices = (index_bytes(gather.get_buffer("index"), gather.index_bytes) for gather in _gathers(folded))
@@ -98,9 +114,13 @@ def unpack(data: bytes, allow_code: bool = False) -> tuple[Compact, PackedHeader
     others, active = _others(model), _active(model, manifest)
     beside = sum(gather.index_bytes * gather.get_buffer("index").numel() for gather in _gathers(model))
     _check_length(len(blob), _needed(layers, manifest, others, active) + beside)
-    reader = Reader(blob)
-    for (_, layer), kind in zip(layers, manifest.storage, strict=True):
-        _restore(layer, kind, reader)
+    reader, sizes, grids = Reader(blob), iter(manifest.grids), dict[str, Grid]()
+    for (name, layer), kind in zip(layers, manifest.storage, strict=True):
+        if kind in CODES:
+            weight, grids[name] = reader.codes(kind, layer.weight.shape, *next(sizes))
+        else:
+            weight = reader.weight(kind, layer.weight.shape)
+        _restore(layer, weight, reader)
     for name, tensor in others:
         _put(model, name, reader.floats(tensor.numel()).view(tensor.shape).to(tensor.dtype))
     for gather in _gathers(model):
@@ -110,7 +130,8 @@ def unpack(data: bytes, allow_code: bool = False) -> tuple[Compact, PackedHeader
     check_one_image(model.eval(), header.channels, header.image_size)
     bits = {name: BITS[kind] for (name, _), kind in zip(layers, manifest.storage, strict=True) if kind in BITS}
     inputs = {name: n for (name, _), n in zip(layers, manifest.input_bits, strict=False) if n}
-    return Compact(model, bits, activations=activations, input_bits=inputs, edits=manifest.edits), header
+    found = Compact(model, bits, activations=activations, input_bits=inputs, edits=manifest.edits, grids=grids)
+    return found, header
 
 
 def _built(header: PackedHeader, allow_code: bool) -> nn.Module:
@@ -186,11 +207,11 @@ def _by_kind(active: Sequence[tuple[int, Activation]]) -> dict[Kind, tuple[int, 
     return {kind: found for kind, found in places.items() if found}
 
 
-def _stored(layer: Layer, bits: int | None, scales: Tensor | None) -> tuple[Storage, bytes]:
+def _stored(layer: Layer, bits: int | None, scales: Tensor | None, grid: Grid | None) -> tuple[Storage, bytes]:
     """How a layer is stored, and its bytes."""
     if isinstance(layer, nn.BatchNorm2d):
         fold_statistics(layer)
-    kind, weight = encode(layer.weight, bits, scales)
+    kind, weight = encode(layer.weight, bits, scales) if grid is None else encode_codes(layer.weight, grid)
     return kind, weight if (bias := _bias(layer)) is None else weight + floats(bias)
 
 
@@ -261,13 +282,15 @@ def _needed(
         name = manifest.header.model.name
         msg = f"the packed file has {manifest.others} tensors beside its layers; {name} has {len(others)}"
         raise PackedFileError(msg)
-    numbers = sum(tensor.numel() for _, tensor in others) + 2 * sum(kind != "sign" for _, kind in active)
+    stored, numbers = 0, sum(tensor.numel() for _, tensor in others) + 2 * sum(kind != "sign" for _, kind in active)
     for _, layer in layers:
         numbers += 0 if (bias := _bias(layer)) is None else bias.numel()
-    return 4 * numbers + sum(
-        stored_bytes(kind, layer.weight.numel(), layer.weight.shape[0])
-        for (_, layer), kind in zip(layers, manifest.storage, strict=True)
-    )
+    sizes = iter(manifest.grids)
+    for (_, layer), kind in zip(layers, manifest.storage, strict=True):
+        weights, filters = layer.weight.numel(), layer.weight.shape[0]
+        coded = kind in CODES
+        stored += code_bytes(kind, weights, filters, *next(sizes)) if coded else stored_bytes(kind, weights, filters)
+    return 4 * numbers + stored
 
 
 def _check_length(held: int, needed: int) -> None:
@@ -279,9 +302,9 @@ def _check_length(held: int, needed: int) -> None:
         raise PackedFileError(msg)
 
 
-def _restore(layer: Layer, kind: Storage, reader: Reader) -> None:
-    """Fill a layer of the right shape from the blob."""
-    layer.weight = nn.Parameter(reader.weight(kind, layer.weight.shape))
+def _restore(layer: Layer, weight: Tensor, reader: Reader) -> None:
+    """Give a layer its weight, and its bias from the blob."""
+    layer.weight = nn.Parameter(weight)
     if (bias := _bias(layer)) is not None:
         layer.bias = nn.Parameter(reader.floats(bias.numel()))
     if isinstance(layer, nn.BatchNorm2d):

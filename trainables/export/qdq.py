@@ -4,6 +4,7 @@ Weights: one step a filter, zero point 0. A filter {-s, 0, +s} becomes {-64, 0, 
 power of two. With it the bias, an int32 in steps of (input's step) x (weight's step), is 64 times finer than with +-1,
 and a pair of products (2 x 255 x 64) fits the 16 bits that CPUs without VNNI have for it. Other filters get the step
 max|w| / 127. A layer whose filters hold two free values has no such step: it stays fp32, weights and activations.
+Weights that lie on a grid keep its step, over the largest power of two with which no integer is above 64: exact too.
 
 Activations: one step a tensor, zero point 0: uint8 where no value is negative, else int8. Rounded are the inputs of
 convolutions and linear layers, and the outputs of convolutions behind their ReLU, without which ONNX Runtime would
@@ -13,7 +14,9 @@ Where activations have one or two bits nothing else is rounded: a step of 8 bits
 There the layers that read them are int8, which is exact, and all others fp32.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -28,13 +31,18 @@ MOVING = ("MaxPool", "Reshape", "Flatten", "Identity", "Transpose", "Squeeze", "
 EXACT_LEVEL = 64
 INT32_LIMIT = 2**31 - 1
 
+Grids = Mapping[str, NDArray[np.float32]]
 
-def to_int8(model: onnx.ModelProto, images: NDArray[np.float32], *, exact: bool = False) -> onnx.ModelProto:
+
+def to_int8(
+    model: onnx.ModelProto, images: NDArray[np.float32], *, exact: bool = False, grids: Grids = MappingProxyType({})
+) -> onnx.ModelProto:
     """The int8 twin of an fp32 `model`; its steps cover the ranges seen on `images` (N, C, H, W), N >= 1.
 
     With `exact` only layers whose inputs have a step already become int8, and nothing more is rounded, biases included.
+    `grids` are the steps of weights that lie on grids, (O,) each, by the name of the constant.
     """
-    network = Network(model, exact=exact)
+    network = Network(model, exact=exact, grids=grids)
     tensors = rounded_tensors(network)
     steps = {name: Step.of(*seen) for name, seen in ranges(model, tensors, images).items()}
     for name in tensors:
@@ -59,8 +67,9 @@ class Step:
 class Network:
     """An ONNX graph with its edges: who makes a tensor and who reads it."""
 
-    def __init__(self, model: onnx.ModelProto, *, exact: bool = False) -> None:
+    def __init__(self, model: onnx.ModelProto, *, exact: bool = False, grids: Grids = MappingProxyType({})) -> None:
         self.exact = exact
+        self.grids = grids
         self.nodes = list(model.graph.node)
         self.constants = {one.name: one for one in model.graph.initializer}
         self.inputs = [one.name for one in model.graph.input]
@@ -75,7 +84,12 @@ class Network:
         """Convolutions and matrix products whose constant weights int8 can hold, and whose inputs it may."""
         found = [node for node in self.nodes if node.op_type in MATRIX and node.input[1] in self.constants]
         readable = [node for node in found if not self.exact or self.known_step(node.input[0])]
-        return [node for node in readable if not has_two_free_values(self.filters(node))]
+        return [n for n in readable if n.input[1] in self.grids or not has_two_free_values(self.filters(n))]
+
+    def integers(self, layer: NodeProto) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """(integers (O, n), steps (O,)) of a layer's weights."""
+        steps = self.grids.get(layer.input[1])
+        return integer_filters(self.filters(layer)) if steps is None else grid_integers(self.filters(layer), steps)
 
     def array(self, name: str) -> NDArray[np.float32]:
         """The values of a constant."""
@@ -131,6 +145,15 @@ def integer_filters(filters: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDA
     largest = np.where(largest > 0, largest, largest.max() or np.float32(1))
     steps = (largest / np.float32(EXACT_LEVEL if is_symmetric(filters) else 127)).astype(np.float32)
     return np.rint(filters / steps[:, None]).astype(np.int8), steps
+
+
+def grid_integers(
+    filters: NDArray[np.float32], steps: NDArray[np.float32]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(integers (O, n), steps (O,)) of weights (O, n) that are whole multiples, -128 to 127, of `steps` (O,)."""
+    codes = np.rint(filters / steps[:, None])
+    finer = 2 ** np.floor(np.log2(EXACT_LEVEL / np.clip(np.abs(codes).max(axis=1), 1, EXACT_LEVEL)))
+    return (codes * finer[:, None]).astype(np.int8), (steps / finer).astype(np.float32)
 
 
 def rounded_tensors(network: Network) -> list[str]:
@@ -205,7 +228,7 @@ class _Rewriter:
     def _quantize_layer(self, layer: NodeProto, copy: NodeProto) -> None:
         """The weights of `copy` as int8, and its bias as the int32 that integer kernels add to their sums."""
         weights, axis = layer.input[1], filter_axis(layer, self.network)
-        integers, steps = integer_filters(self.network.filters(layer))
+        integers, steps = self.network.integers(layer)
         shape = np.moveaxis(self.network.array(weights), axis, 0).shape
         copy.input[1] = self._dequantized(weights, np.moveaxis(integers.reshape(shape), 0, axis), steps, axis)
         if self.network.exact or len(layer.input) < 3 or layer.input[2] not in self.network.constants:

@@ -6,7 +6,7 @@ Convolutions and linear layers count; BN and activations do no multiply-accumula
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -83,14 +83,22 @@ def layer_macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     return macs
 
 
-def stored_bits(weights: int, bits: int) -> int:
-    """Bits that a layer's weights take: weights x bits, but five ternary ones (bits 2) a byte, so 1.6 bits each."""
-    return 8 * math.ceil(weights / TRITS_A_BYTE) if bits == 2 else weights * bits
+def stored_bits(weights: int, bits: int, *, coded: bool = False) -> int:
+    """Bits that a layer's weights take: weights x bits, but five ternary ones (bits 2) a byte, so 1.6 bits each.
+
+    `coded` ones are whole steps of a grid, of which 2 bits hold four.
+    """
+    return 8 * math.ceil(weights / TRITS_A_BYTE) if bits == 2 and not coded else weights * bits
 
 
-def payload_bits(weights: Mapping[str, int], bits: Mapping[str, int]) -> int:
-    """`stored_bits`, summed over layers; a layer that `bits` lacks is fp32."""
-    return sum(stored_bits(count, bits.get(name, FP_BITS)) for name, count in weights.items())
+def layer_bits(weights: Mapping[str, int], bits: Mapping[str, int], coded: Collection[str] = ()) -> dict[str, int]:
+    """`stored_bits` of each layer; one that `bits` lacks is fp32, those of `coded` are on grids."""
+    return {name: stored_bits(n, bits.get(name, FP_BITS), coded=name in coded) for name, n in weights.items()}
+
+
+def payload_bits(weights: Mapping[str, int], bits: Mapping[str, int], coded: Collection[str] = ()) -> int:
+    """`layer_bits`, summed."""
+    return sum(layer_bits(weights, bits, coded).values())
 
 
 def mac_weight(weight_bits: int, input_bits: int, weights: CostConfig) -> float:
@@ -109,19 +117,22 @@ def cost(
     input_bits: Mapping[str, int] | None = None,
     mac_weights: CostConfig | None = None,
     expected_macs: Mapping[str, float] | None = None,
+    coded: Collection[str] = (),
 ) -> Cost:
     """The costs of `model`, whose layers store `bits` per weight; `example` is one image, shape (1, C, H, W).
 
     `expected_macs`, of each layer, take the place of those of `example` where they differ from image to image.
 
-    A layer that `bits` or `input_bits` lacks is fp32. A weight-binary MAC with fp32 inputs is thus 32 bops, a fully
-    binary one 1, an fp32 one 1,024. Published speed-ups weigh them otherwise (1/58 per fully binary MAC in XNOR-Net,
-    1/64 in others): `mac_weights` say how `mac_cost` does. No machine's time is meant here.
+    A layer that `bits` or `input_bits` lacks is fp32, the weights of one in `coded` are on a grid. A weight-binary MAC
+    with fp32 inputs is thus 32 bops, a fully binary one 1, an fp32 one 1,024. Published speed-ups weigh them otherwise
+    (1/58 per fully binary MAC in XNOR-Net, 1/64 in others): `mac_weights` say how `mac_cost` does. No machine's time is
+    meant here.
     """
     weights, macs = layer_weights(model), expected_macs or layer_macs(model, example)
     sides = {name: (bits.get(name, FP_BITS), (input_bits or {}).get(name, FP_BITS)) for name in macs}
     counted = mac_weights or CostConfig()
-    payload = payload_bits(weights, bits)
+    stored = layer_bits(weights, bits, coded)
+    payload = sum(stored.values())
     return Cost(
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=round(sum(macs.values())),
@@ -129,33 +140,40 @@ def cost(
         mac_cost=math.fsum(count * mac_weight(*sides[name], counted) for name, count in macs.items()),
         payload_bits=payload,
         bits_per_weight=payload / sum(weights.values()),
-        weight_bytes=sum(math.ceil(stored_bits(count, bits.get(name, FP_BITS)) / 8) for name, count in weights.items()),
+        weight_bytes=sum(math.ceil(count / 8) for count in stored.values()),
     )
 
 
-def ratios(dense: nn.Module, compact: nn.Module, bits: Mapping[str, int], packed_bytes: int) -> Ratios:
+def ratios(
+    dense: nn.Module, compact: nn.Module, bits: Mapping[str, int], packed_bytes: int, coded: Collection[str] = ()
+) -> Ratios:
     """How many times smaller `compact`, packed to `packed_bytes`, is than `dense`.
 
     Layers are matched by name; those of a chain that took the place of one count as that one together.
     """
     whole, kept = layer_weights(dense), layer_weights(compact)
     stored = Counter[str]()
+    taken = layer_bits(kept, bits, coded)
     for name, place in origins(whole, kept).items():
-        stored[place] += stored_bits(kept[name], bits.get(name, FP_BITS))
+        stored[place] += taken[name]
     return Ratios(
         compression=4 * sum(parameter.numel() for parameter in dense.parameters()) / packed_bytes,
-        payload_compression=payload_compression(whole, kept, bits),
-        hidden_compression=hidden_compression(whole, kept, bits),
+        payload_compression=payload_compression(whole, kept, bits, coded),
+        hidden_compression=hidden_compression(whole, kept, bits, coded),
         layer_compression_max=max(FP_BITS * count / stored[name] for name, count in whole.items() if stored[name]),
     )
 
 
-def payload_compression(dense: Mapping[str, int], kept: Mapping[str, int], bits: Mapping[str, int]) -> float:
+def payload_compression(
+    dense: Mapping[str, int], kept: Mapping[str, int], bits: Mapping[str, int], coded: Collection[str] = ()
+) -> float:
     """32 bits per dense weight over the kept weights' bits."""
-    return payload_bits(dense, {}) / payload_bits(kept, bits)
+    return payload_bits(dense, {}) / payload_bits(kept, bits, coded)
 
 
-def hidden_compression(dense: Mapping[str, int], kept: Mapping[str, int], bits: Mapping[str, int]) -> float | None:
+def hidden_compression(
+    dense: Mapping[str, int], kept: Mapping[str, int], bits: Mapping[str, int], coded: Collection[str] = ()
+) -> float | None:
     """The same over the layers in `bits` alone, so without the full-precision ends; None where there are none.
 
     A chain that took the place of a dense layer counts as a whole where any of its layers is in `bits`.
@@ -165,4 +183,4 @@ def hidden_compression(dense: Mapping[str, int], kept: Mapping[str, int], bits: 
     places = origins(dense, kept)
     hidden = {places[name] for name in bits if name in places}
     stored = {name: kept[name] for name, place in places.items() if place in hidden}
-    return FP_BITS * sum(dense[name] for name in hidden) / payload_bits(stored, bits)
+    return FP_BITS * sum(dense[name] for name in hidden) / payload_bits(stored, bits, coded)

@@ -21,6 +21,7 @@ from trainables.method_config.binary import StqConfig as StqConfig
 from trainables.method_config.combine import CombineConfig as CombineConfig
 from trainables.method_config.combine import PipelineStep as PipelineStep
 from trainables.method_config.dynamic import LkamConfig as LkamConfig
+from trainables.method_config.post_training import PtqGroupConfig as PtqGroupConfig
 from trainables.method_config.pruning import GroupSparsityConfig as GroupSparsityConfig
 from trainables.method_config.pruning import L1PruneConfig as L1PruneConfig
 from trainables.method_config.pruning import PruneFields as PruneFields
@@ -41,6 +42,7 @@ CompressConfig = Annotated[
     | ExpandConfig
     | XnetConfig
     | LkamConfig
+    | PtqGroupConfig
     | CombineConfig
     | FinetuneConfig,
     Field(discriminator="method", description="compression after training; absent: none"),

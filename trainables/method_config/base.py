@@ -41,6 +41,14 @@ class CompressBase(Section):
         """The leaf, and its value, that gives layers inputs of one or two bits; empty if none does."""
         return ""
 
+    def images_needed(self) -> int:
+        """Training images that there must be, beside a batch."""
+        return 0
+
+    def trained_epochs(self) -> int:
+        """Epochs of the stage that it is; 0 where nothing is trained through the whole network."""
+        return self.epochs
+
     def same_bits(self) -> "CompressBase | None":
         """Weight binarization with the same bits and schedule, baseline `binary`; None: none is comparable."""
         return None
@@ -84,6 +92,10 @@ class DistillFields(CompressBase):
     distill_layers: tuple[str, ...] = Field(
         default=(), strict=False, description="layers whose outputs follow; none named: the last one of each image size"
     )
+
+    def follows(self) -> bool:
+        """Whether the loss has a part that follows the parent."""
+        return self.distill > 0
 
     def distillation(self) -> dict[str, Any]:
         """The leaves of distillation, for another method that shall distill alike."""

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError, WithJsonSchema, field_
 from trainables.method_config.base import CompressBase, FinetuneConfig
 from trainables.method_config.binary import BinaryConfig, DabnConfig, HybridConfig, StqConfig
 from trainables.method_config.dynamic import LkamConfig
+from trainables.method_config.post_training import PtqGroupConfig
 from trainables.method_config.pruning import GroupSparsityConfig, L1PruneConfig
 from trainables.method_config.structure import DecomposeConfig, ExpandConfig, LowRankConfig, XnetConfig
 from trainables.model_config import Section
@@ -28,12 +29,13 @@ StepConfig = Annotated[
     | ExpandConfig
     | XnetConfig
     | LkamConfig
+    | PtqGroupConfig
     | FinetuneConfig,
     Field(discriminator="method"),
 ]
 _STEP: TypeAdapter[CompressBase] = TypeAdapter(StepConfig)
 
-QUANTIZERS = ("stq", "binary", "dabn", "hybrid")
+QUANTIZERS = ("stq", "binary", "dabn", "hybrid", "ptq_group")
 """After these weights have few bits, which training on would lose."""
 
 PRUNERS = ("l1_prune", "group_sparsity", "lkam")
@@ -72,6 +74,10 @@ class PipelineStep(CompressBase):
         """The method that the stage trains."""
         return self.inner.model_copy(update={"epochs": self.epochs})
 
+    def trained_epochs(self) -> int:
+        """Of the method."""
+        return self.inner.trained_epochs() and self.epochs
+
 
 class CombineConfig(CompressBase):
     """Methods one after the other, each from the network that the one before it left."""
@@ -109,6 +115,10 @@ class CombineConfig(CompressBase):
     def stages(self) -> tuple[CompressBase, ...]:
         """A stage for each step."""
         return tuple(_stage(number, step.config.canonical()) for number, step in enumerate(self.steps, 1))
+
+    def images_needed(self) -> int:
+        """The most that a step needs."""
+        return max(step.config.images_needed() for step in self.steps)
 
     def few_bit_inputs(self) -> str:
         """Of the last step."""

@@ -107,6 +107,13 @@ METHOD_FACTS: Mapping[str, MethodFacts] = {
         "the skipping runtime, which computes what is on for an image; OpenVINO, ONNX Runtime and torch compute all",
         "needs convolutions of one group that, behind their own BN, convolutions and linear layers alone read",
     ),
+    "ptq_group": MethodFacts(
+        "Low-bit Quantization with Limited Data (ICPR 2020)",
+        "a trained network quantized with few images and no labels: groups of filters, block by block, then together",
+        "weights of 2 to 8 bits with a step and a zero a group, BN folded; activations of 2 to 8 bits",
+        "OpenVINO and ONNX Runtime in int8, weights exact; torch",
+        "groups have to divide the filters; layers between first and last have to read ReLU, or activation_bits null",
+    ),
     "combine": MethodFacts(
         "the claim of the sources' theses that methods add up",
         "methods one after the other, each a stage that pipelines with the same beginning share",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from trainables.data.samples import CALIBRATION_IMAGES
 from trainables.models.compact import Compact
 
 
@@ -19,10 +20,21 @@ class Method:
 
     Attributes:
         seed: of the trial, set before any hook is called.
+        calibration_images: how many training images `calibrate` sees at most.
 
     """
 
     seed: int = 0
+    calibration_images: int = CALIBRATION_IMAGES
+
+    def chosen_images(self, available: int) -> Tensor | None:
+        """Which of the `available` training images the method may see, int64; None: all.
+
+        Raises:
+            InfeasibleError: it needs more than there are.
+
+        """
+        return None
 
     def transform(self, model: nn.Module, example: Tensor) -> None:
         """Change the dense network in place before training; `example` is one image, shape (1, C, H, W)."""

@@ -37,10 +37,15 @@ class Distilled(Method):
         self.config = config
         self.teacher = teacher
         self.seed = inner.seed
+        self.calibration_images = inner.calibration_images
         self.layers: tuple[str, ...] = ()
         self._student_gave: Outputs = {}
         self._teacher_gave: Outputs = {}
         self._watching: list[RemovableHandle] = []
+
+    def chosen_images(self, available: int) -> Tensor | None:
+        """As the method says."""
+        return self.inner.chosen_images(available)
 
     def transform(self, model: nn.Module, example: Tensor) -> None:
         """Keep the network as its own teacher, then change it as the method does.

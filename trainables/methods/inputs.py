@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainables.errors import InfeasibleError
 from trainables.models.graph import graph, layer_of
-from trainables.quantize import Activation, Int8Activation, install_activations
+from trainables.quantize import Activation, IntActivation, install_activations
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6)
 # what passes quantized values on unchanged or chooses among them
@@ -78,7 +78,7 @@ def quantize_inputs(model: nn.Module, layers: Collection[str], activation: Activ
 
     """
     rectifiers = {name for names in feeding(model, layers).values() for name in names}
-    if activation.kind != "int8":
+    if activation.kind in ("sign", "ternary"):
         refuse_other_readers(model, rectifiers)
     names = tuple(name for name, _ in model.named_modules() if name in rectifiers)
     install_activations(model, dict.fromkeys(names, activation))
@@ -87,7 +87,7 @@ def quantize_inputs(model: nn.Module, layers: Collection[str], activation: Activ
 
 @torch.no_grad()
 def calibrate(model: nn.Module, images: Tensor) -> None:
-    """Set the step of every `Int8Activation` from the largest value that it gives for `images` (N, C, H, W).
+    """Set the step of every `IntActivation` from the largest value that it gives for `images` (N, C, H, W).
 
     All are calibrated together, while each is still a ReLU. BN takes the statistics of `images`, as those of the dense
     network do not suit weights that were just quantized. Nothing else of `model` changes.
@@ -97,12 +97,12 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
     for name, module in probe.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.train()
-        elif isinstance(module, Int8Activation):
+        elif isinstance(module, IntActivation):
             module.register_forward_hook(_largest_into(largest, name))
     probe(images)
     for name, value in largest.items():
         activation = model.get_submodule(name)
-        if isinstance(activation, Int8Activation):
+        if isinstance(activation, IntActivation):
             activation.cover(value)
 
 

@@ -13,6 +13,7 @@ from trainables.method_config import (
     HybridConfig,
     LkamConfig,
     LowRankConfig,
+    PtqGroupConfig,
     XnetConfig,
 )
 from trainables.methods.base import Method
@@ -26,6 +27,7 @@ from trainables.methods.hybrid import Hybrid
 from trainables.methods.l1_prune import L1Prune
 from trainables.methods.lkam import Lkam
 from trainables.methods.low_rank import LowRank
+from trainables.methods.ptq_group import PtqGroup
 from trainables.methods.stq import Stq
 from trainables.methods.xnet import Xnet
 
@@ -39,6 +41,7 @@ METHODS: dict[type[CompressBase], Callable[[Any], Method]] = {
     ExpandConfig: Expand,
     GroupSparsityConfig: GroupSparsity,
     LowRankConfig: LowRank,
+    PtqGroupConfig: PtqGroup,
     XnetConfig: Xnet,
     LkamConfig: Lkam,
 }
@@ -52,6 +55,6 @@ def create(config: CompressBase, seed: int = 0) -> Method:
     canonical = config.trained().canonical()
     method = METHODS[type(canonical)](canonical)
     method.seed = seed
-    if isinstance(canonical, DistillFields) and canonical.distill > 0:
+    if isinstance(canonical, DistillFields) and canonical.follows():
         return Distilled(method, canonical)
     return method

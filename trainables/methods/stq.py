@@ -19,7 +19,7 @@ from trainables.pruning.selection import GlobalBudget, LayerBudget, RankLimit, S
 from trainables.pruning.sharing import refuse_shared
 from trainables.quantize import (
     Activation,
-    Int8Activation,
+    IntActivation,
     Quantized,
     WeightQuantizer,
     binarize,
@@ -114,7 +114,7 @@ class Stq(Method):
         return Compact(model, bits, counts(plan), activations, input_bits(model, activations))
 
     def _finished(self, module: nn.Module) -> Activation:
-        return Activation("int8", module.step) if isinstance(module, Int8Activation) else _activation(self.config)
+        return Activation("int8", module.step) if isinstance(module, IntActivation) else _activation(self.config)
 
 
 def _activation(config: StqConfig) -> Activation:

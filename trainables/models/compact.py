@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from trainables.models.edits import Edits
+from trainables.models.grids import Grid
 from trainables.quantize import Activation
 
-FEW_BITS = 2
-"""Bits of an activation under which a value is a sign or one of -1, 0 and +1."""
+FEW_BITS = 7
+"""Bits of an activation up to which a step of 8 bits before it would move values to other levels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,12 @@ class Compact:
         model: convolutions, linear layers and BN as torch has them; `activations` are modules of `trainables.quantize`.
         bits: of each weight of a convolution or linear layer, by module name; a layer that is absent is fp32. Filter o
             of a 1-bit layer holds two values, {-a_o, +a_o} unless the scale is `two_valued`, that of a 2-bit layer
-            {-a_o, 0, +a_o}.
+            {-a_o, 0, +a_o}. Those in `grids` hold what their grid has.
         kept: (kept, of) channels of each group of coupled channels in scope, by the name of its first producer.
         activations: modules that quantize what they give, by name.
         input_bits: of the inputs of a layer whose inputs are quantized, by its name; other inputs are fp32.
         edits: what was put in the place of layers of the dense network, in order; channels may be cut since.
+        grids: of layers whose weights are whole steps from a zero, by name; `bits` has them too.
 
     """
 
@@ -34,8 +36,9 @@ class Compact:
     activations: Mapping[str, Activation] = field(default_factory=dict)
     input_bits: Mapping[str, int] = field(default_factory=dict)
     edits: Edits = ()
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
     @property
     def has_few_bit_activations(self) -> bool:
-        """Whether any activation has one or two bits."""
+        """Whether any activation has at most `FEW_BITS` bits."""
         return any(activation.bits <= FEW_BITS for activation in self.activations.values())

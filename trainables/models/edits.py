@@ -168,7 +168,7 @@ class Edit(Section):
 
 Edits = tuple[Edit, ...]
 GATES: frozenset[str] = frozenset({"gated_conv", "identity"})
-"""Kinds of parts that came with gates."""
+"""Kinds of parts that came with version 4 of the packed file."""
 
 _EDITS: TypeAdapter[Edits] = TypeAdapter(Annotated[Edits, Field(max_length=MOST_EDITS)])
 

@@ -2,11 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
+from trainables.errors import InfeasibleError
+from trainables.models.edits import Edit, Edits, IdentityPart, conv_part, install
+from trainables.models.graph import graph as graph_of
 from trainables.models.graph import layer_of
 
 
@@ -36,3 +40,39 @@ def pairs(model: nn.Module, graph: Graph) -> Iterator[tuple[Node, Node]]:
         folds = norm.affine and norm.track_running_stats and isinstance(layer_of(model, source), nn.Conv2d)
         if folds and calls[str(node.target)] == 1 == calls[str(source.target)]:
             yield source, node
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> Edits:
+    """Fold, in place, each BN of `pairs`, so that the convolution before it has a bias and nothing stands in its place.
+
+    Returns what was changed, as edits: a convolution `conv` that had no bias is `conv.0` now. In eval mode the network
+    computes what it did, up to rounding.
+
+    Raises:
+        InfeasibleError: the model's graph cannot be traced, or a convolution cannot be described.
+
+    """
+    made: list[Edit] = []
+    for source, node in list(pairs(model, graph_of(model))):
+        place = str(source.target)
+        conv = cast("nn.Conv2d", model.get_submodule(place))
+        weight, bias = folded(conv, cast("nn.BatchNorm2d", model.get_submodule(str(node.target))))
+        edits = [Edit(place=str(node.target), parts=(IdentityPart(),))]
+        if conv.bias is None:
+            edits.insert(0, _with_bias(place, conv))
+            install(model, edits[:1])
+            conv = cast("nn.Conv2d", model.get_submodule(f"{place}.0"))
+        install(model, edits[-1:])
+        conv.weight = nn.Parameter(weight)
+        conv.bias = nn.Parameter(bias)
+        made += edits
+    return tuple(made)
+
+
+def _with_bias(place: str, conv: nn.Conv2d) -> Edit:
+    try:
+        return Edit(place=place, parts=(conv_part(conv, bias=True),))
+    except ValueError as error:
+        msg = f"the BN behind layer {place} cannot be folded into it: {error}"
+        raise InfeasibleError(msg) from error

@@ -8,9 +8,9 @@ from torch.fx.proxy import TraceError
 
 from trainables.errors import InfeasibleError
 from trainables.models.gated import GatedConv2d
-from trainables.quantize import Int8Activation, SignActivation, TernaryActivation
+from trainables.quantize import IntActivation, SignActivation, TernaryActivation
 
-_WHOLE = (SignActivation, TernaryActivation, Int8Activation, GatedConv2d)
+_WHOLE = (SignActivation, TernaryActivation, IntActivation, GatedConv2d)
 
 
 class _Tracer(torch.fx.Tracer):

@@ -13,7 +13,7 @@ from trainables.models.compact import Compact
 from trainables.stages.base import Outcome, header, only, restore
 from trainables.stages.course import Course, Paused
 from trainables.stages.train import settings
-from trainables.training.loop import Training
+from trainables.training.loop import Training, accuracy
 
 
 def compress(
@@ -38,10 +38,13 @@ def compress(
     model = dense.model
     data = only(data, compact.labelled(parent))
     method = create(config.compress, seed)
+    chosen = method.chosen_images(len(data.train))
+    data = only(data, chosen)
     step = config.compress if isinstance(config.compress, PipelineStep) else None
     method.transform(model, normalise(data.train.images[:1], data))
-    method.calibrate(model, calibration_images(data, seed))
-    schedule = settings(config, config.compress.epochs, config.compress.lr, device, data)
+    method.calibrate(model, calibration_images(data, seed, method.calibration_images))
+    epochs = config.compress.trained_epochs()
+    schedule = settings(config, epochs, config.compress.lr, device, data, few=chosen is not None)
     training = Training(model, data, schedule, seed, method)
     # what an early step of a pipeline shows says little of its end
     paused = course.run(training, method.protected if step is None else lambda _, __: True)
@@ -53,7 +56,9 @@ def compress(
     if step is not None:
         metrics = ({} if step.number > 1 and not finished.kept else metrics) | {
             f"step_{step.number}_bytes": len(pack(finished, header(config, data))),
-            f"step_{step.number}_val_accuracy": training.records[-1]["val_accuracy"],
+            f"step_{step.number}_val_accuracy": training.records[-1]["val_accuracy"]
+            if training.records
+            else accuracy(finished.model, data.val, data, device=device),
         }
     return Outcome(compact.save(finished), metrics, training.records)
 

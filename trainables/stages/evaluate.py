@@ -54,9 +54,10 @@ def evaluate(config: TrialConfig, data: Dataset, device: Device, parent: bytes) 
 def _check_equal(packed: Compact, unpacked: Compact, data: Dataset, device: Device) -> None:
     """Refuse a file whose network is another one.
 
-    Quantized activations and the signs of few-bit weights must be equal; all else is compared by the logits of test
-    images, with smooth activations and gates in place of the quantized and the hard ones of both networks: a value that
-    folding rounds otherwise may fall on the other side of a step, which says nothing of the file.
+    Quantized activations, weights on a grid and the signs of few-bit weights must be equal; all else is compared by the
+    logits of test images, with smooth activations and gates in place of the quantized and the hard ones of both
+    networks: a value that folding rounds otherwise may fall on the other side of a step, which says nothing of the
+    file.
     """
     _check_levels(packed, unpacked)
     before, after = (
@@ -70,7 +71,7 @@ def _check_equal(packed: Compact, unpacked: Compact, data: Dataset, device: Devi
 
 def _check_levels(packed: Compact, unpacked: Compact) -> None:
     """Refuse other bits, other quantized activations or other signs of few-bit weights."""
-    for name in ("bits", "activations", "input_bits"):
+    for name in ("bits", "activations", "input_bits", "grids"):
         trained, stored = dict(getattr(packed, name)), dict(getattr(unpacked, name))
         if trained != stored:
             wrong = sorted(key for key in trained | stored if trained.get(key) != stored.get(key))
@@ -83,8 +84,13 @@ def _check_levels(packed: Compact, unpacked: Compact) -> None:
             msg = f"the packed network's activation computes something else than the trained one's at {name}"
             raise PackedFileError(msg)
     for name in packed.bits:
-        trained, stored = (network.model.get_submodule(name).get_parameter("weight") for network in (packed, unpacked))
-        if not _same_signs(trained.detach().cpu(), stored.detach().cpu()):
+        trained, stored = (
+            network.model.get_submodule(name).get_parameter("weight").detach().cpu() for network in (packed, unpacked)
+        )
+        if name in packed.grids and not torch.equal(trained, stored):
+            msg = f"the packed network's weights lie elsewhere on their grid than the trained one's at {name}"
+            raise PackedFileError(msg)
+        if not _same_signs(trained, stored):
             msg = f"the packed network's weights have other signs than the trained one's at {name}"
             raise PackedFileError(msg)
 
@@ -122,8 +128,8 @@ def _measured(
     dense = empty_model(config, data)
     example = normalise(data.test.images[:1], data)
     expected = dynamic.layers if dynamic else None
-    spent = cost(network.model, network.bits, example, network.input_bits, config.cost, expected)
-    smaller = ratios(dense, network.model, network.bits, packed_bytes)
+    spent = cost(network.model, network.bits, example, network.input_bits, config.cost, expected, network.grids)
+    smaller = ratios(dense, network.model, network.bits, packed_bytes, network.grids)
     return {
         "compression": smaller.compression,
         "payload_compression": smaller.payload_compression,

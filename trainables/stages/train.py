@@ -42,10 +42,12 @@ def train(
     return Outcome(compact.save(Compact(model), labelled), metrics, training.records)
 
 
-def settings(config: TrialConfig, epochs: int, lr: float, device: Device, data: Dataset) -> Settings:
+def settings(
+    config: TrialConfig, epochs: int, lr: float, device: Device, data: Dataset, *, few: bool = False
+) -> Settings:
     """The loop's settings: the dense network's, with a stage's own schedule.
 
-    With fewer labelled images than a batch holds, all of them are one batch.
+    With fewer labelled images than a batch holds, or where a method may see `few`, all of them are one batch.
 
     Raises:
         ValueError: the config is not resolved.
@@ -59,7 +61,7 @@ def settings(config: TrialConfig, epochs: int, lr: float, device: Device, data: 
         lr=lr,
         momentum=config.train.momentum,
         weight_decay=config.train.weight_decay,
-        batch_size=min(config.train.batch_size, len(data.train)) if config.select else config.train.batch_size,
+        batch_size=min(config.train.batch_size, len(data.train)) if few or config.select else config.train.batch_size,
         schedule=config.train.schedule,
         label_smoothing=config.train.label_smoothing,
         precision=config.train.precision,
