@@ -11,8 +11,7 @@ from rich.text import Text
 from orchestrator.analysis.changes import Comparison
 from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.tables import COLUMNS, is_config_column
-from orchestrator.reports import say
-from orchestrator.screen import number, plural
+from orchestrator.screen import number, plural, say
 from orchestrator.spec.leaves import optional_paths
 from orchestrator.words import LEFT_OUT
 

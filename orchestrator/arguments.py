@@ -84,6 +84,14 @@ def add_skip_damaged(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-damaged", action="store_true", help=about)
 
 
+ALL_ADVICE = " (--all takes all trials)"
+
+
+def add_all(parser: argparse.ArgumentParser) -> None:
+    """`--all`: the bounds of a search do not count."""
+    parser.add_argument("--all", action="store_true", help="also take what misses the bounds (where) of the search")
+
+
 def add_over(parser: argparse.ArgumentParser) -> None:
     """`--over`: how the seeds of a setting are put together before they are compared."""
     parser.add_argument(

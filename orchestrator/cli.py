@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.arguments import (
+    ALL_ADVICE,
     Subparsers,
+    add_all,
     add_allow_code,
     add_data_root,
     add_objectives,
@@ -140,6 +142,7 @@ def _add_result_commands(commands: Subparsers) -> None:
     add_objectives(pareto)
     add_skip_damaged(pareto)
     add_over(pareto)
+    add_all(pareto)
     pareto.add_argument("--select-on", choices=("val_accuracy",), help="choose on it in place of accuracy")
     form = pareto.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print CSV")
@@ -206,8 +209,8 @@ def _announce(message: str) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     from orchestrator.layout import Layout
-    from orchestrator.reports import say, sweep_ended
-    from orchestrator.screen import SweepScreen, console
+    from orchestrator.reports import sweep_ended
+    from orchestrator.screen import SweepScreen, console, say
     from orchestrator.sweep import Options, prepare_data, sweep
 
     def data_is_there(config: "TrialConfig") -> None:
@@ -327,8 +330,9 @@ def _show(options: argparse.Namespace) -> int:
 
 def _pareto(options: argparse.Namespace) -> int:
     from orchestrator.analysis.objectives import parse_objectives
+    from orchestrator.fronts import bounded_front_report, bounds_line
+    from orchestrator.report.bounds import within
     from orchestrator.report.source import readable_trials, study_beside
-    from orchestrator.reports import front_report
     from orchestrator.screen import console
 
     df, left_out = readable_trials(options.table, skip_damaged=options.skip_damaged)
@@ -337,13 +341,17 @@ def _pareto(options: argparse.Namespace) -> int:
     unread = [] if asked or not study.warning else [study.warning]
     sys.stderr.write("".join(f"warning: {line}\n" for line in (*left_out, *unread)))
     over = None if options.over == "none" else options.over or study.over
-    front: pd.DataFrame = df.pareto.front(objectives, over=over, select_on=options.select_on, seeds=study.seeds)
+    where = () if options.all else study.where
+    kept = within(df, where)
+    if where and (options.csv or options.json):
+        sys.stderr.write(f"{bounds_line(df, kept, where)}{ALL_ADVICE}\n")
+    front: pd.DataFrame = kept.pareto.front(objectives, over=over, select_on=options.select_on, seeds=study.seeds)
     if options.csv:
         front.to_csv(sys.stdout, index=False)
     elif options.json:
         sys.stdout.write(front.to_json(orient="records", lines=True, double_precision=15, date_format="iso"))
     else:
-        front_report(console(), df, front, objectives, options.select_on or "")
+        bounded_front_report(console(), df, front, objectives, where, options.select_on or "", ALL_ADVICE)
     return 0
 
 

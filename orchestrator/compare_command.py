@@ -7,7 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from orchestrator.arguments import (
+    ALL_ADVICE,
     Subparsers,
+    add_all,
     add_objectives,
     add_over,
     add_skip_damaged,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.analysis.changes import Comparison
     from orchestrator.analysis.objectives import Objective
     from orchestrator.report.source import Study
+    from orchestrator.spec.model import Constraint
 
 
 def add_compare_command(commands: Subparsers) -> None:
@@ -34,6 +37,7 @@ def add_compare_command(commands: Subparsers) -> None:
     compare.add_argument("after", type=named, metavar="B", help="the same, to compare with it")
     add_objectives(compare, "the objectives of both studies, where they agree")
     add_over(compare)
+    add_all(compare)
     compare.add_argument("--select-on", choices=("val_accuracy",), help="choose on it in place of accuracy")
     compare.add_argument(
         "--reference", action="append", default=[], metavar="COLUMN=VALUE",
@@ -48,6 +52,7 @@ def add_compare_command(commands: Subparsers) -> None:
 def _compare(options: argparse.Namespace) -> int:
     from orchestrator.analysis.changes import compare
     from orchestrator.analysis.objectives import parse_objectives
+    from orchestrator.report.bounds import within
     from orchestrator.report.source import study_beside
 
     before, after = (_loaded(path, skip_damaged=options.skip_damaged) for path in (options.before, options.after))
@@ -58,6 +63,8 @@ def _compare(options: argparse.Namespace) -> int:
     objectives = parse_objectives(asked, also=known) if asked else _studied(*studies, paths)
     usual = "expected" if any(study.over == "expected" for study in studies) else "seed"
     over = None if options.over == "none" else options.over or usual
+    if where := _bounds(*studies, paths, everything=options.all):
+        before, after = within(before, where), within(after, where)
     found = compare(
         before, after, objectives, reference=_reference(options.reference), over=over, select_on=options.select_on
     )
@@ -85,6 +92,17 @@ def _studied(before: "Study", after: "Study", paths: str) -> "tuple[Objective, .
     columns = ", ".join(one.column for one in usual)
     sys.stderr.write(f"{paths} have different objectives; compared by {columns} (else: --max, --min)\n")
     return usual
+
+
+def _bounds(before: "Study", after: "Study", paths: str, *, everything: bool) -> "tuple[Constraint, ...]":
+    """The bounds that both searches have; none where they differ."""
+    if everything or not (before.where or after.where):
+        return ()
+    if before.where != after.where:
+        sys.stderr.write(f"{paths} have different bounds in their searches; compared are all trials\n")
+        return ()
+    sys.stderr.write(f"Among the trials with {' and '.join(map(str, before.where))}{ALL_ADVICE}\n")
+    return before.where
 
 
 def _loaded(path: AnyPath, *, skip_damaged: bool) -> "pd.DataFrame":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.arguments import Subparsers, add_skip_damaged, command_parser
+from orchestrator.arguments import ALL_ADVICE, Subparsers, add_all, add_skip_damaged, command_parser
 from orchestrator.errors import TableError
 from orchestrator.storage.places import named
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COLUMN_MM = 85.0
 
 _MEANT_FOR: Mapping[str, tuple[str, ...]] = {
-    "front": ("x", "y", "mark", "colour", "label"),
+    "front": ("x", "y", "mark", "colour", "label", "all"),
     "curves": ("x", "y"),
     "heatmap": ("x", "y", "value"),
     "time": (),
@@ -50,6 +50,7 @@ def add_plot_command(commands: Subparsers) -> None:
     plot.add_argument("--mark", action="append", metavar="LEAF", help="front: a mark for each of its values")
     plot.add_argument("--colour", metavar="COLUMN", help="front: what colours the points")
     plot.add_argument("--label", action="append", metavar="LEAF", help="front: what stands beside the points")
+    add_all(plot)
     plot.add_argument(
         "--width", type=float, default=COLUMN_MM, metavar="MM", help="of the picture (default: 85, a column; 180: two)"
     )
@@ -72,7 +73,7 @@ def _plot(options: argparse.Namespace) -> int:
 def _refuse_others(options: argparse.Namespace) -> None:
     """An option that the kind does not have is a mistake, not nothing."""
     for name in dict.fromkeys(name for names in _MEANT_FOR.values() for name in names):
-        if getattr(options, name) is not None and name not in _MEANT_FOR[options.kind]:
+        if getattr(options, name) not in (None, False) and name not in _MEANT_FOR[options.kind]:
             kinds = ", ".join(kind for kind, names in _MEANT_FOR.items() if name in names)
             raise TableError(f"plot: --{name} belongs to --kind {kinds}; leave it out of {options.kind}")
 
@@ -80,13 +81,18 @@ def _refuse_others(options: argparse.Namespace) -> None:
 def _front(options: argparse.Namespace, source: "Source") -> None:
     from orchestrator.analysis.picture_front import front_picture
     from orchestrator.analysis.picture_front_parts import FrontRequest
+    from orchestrator.report.bounds import within
 
     x, y = _two_objectives(options, source)
     study = source.study
     asked = FrontRequest(
         x, y, tuple(options.mark or ()), options.colour, options.label, options.width, study.over, study.seeds
     )
-    front_picture(source.trials, asked, options.out)
+    trials = source.trials
+    if study.where and not options.all:
+        trials = within(trials, study.where)
+        sys.stdout.write(f"Among the trials with {' and '.join(map(str, study.where))}{ALL_ADVICE}\n")
+    front_picture(trials, asked, options.out)
 
 
 def _two_objectives(options: argparse.Namespace, source: "Source") -> "tuple[Objective, Objective]":

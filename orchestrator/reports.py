@@ -3,40 +3,37 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
-from orchestrator.analysis.objectives import Objective
-from orchestrator.analysis.tables import COLUMNS, is_config_column
+from orchestrator.analysis.tables import COLUMNS
 from orchestrator.errors import TableError
 from orchestrator.estimate import Estimate, Estimator
+from orchestrator.fronts import argument, bounded_front_report, varied
 from orchestrator.layout import Layout
 from orchestrator.ledger import StageRecord, replay
 from orchestrator.merge import Merged
 from orchestrator.observations import here, missing, recorded, wanted
 from orchestrator.plan import Plan
 from orchestrator.quiet import LatencyEstimator
+from orchestrator.report.bounds import within
 from orchestrator.runner.base import Missing
-from orchestrator.screen import STAGE_KINDS, duration, number, plural, tell
+from orchestrator.screen import STAGE_KINDS, duration, number, plural, say, table_of, tell
 from orchestrator.shards import Shard, runner_of
-from orchestrator.spec.leaves import optional_paths
 from orchestrator.spec.load import shipped_studies
-from orchestrator.spec.model import Constraint, StudySpec
+from orchestrator.spec.model import StudySpec
 from orchestrator.spec.quantities import show_bytes
 from orchestrator.storage.places import AnyPath
 from orchestrator.sweep import Summary
 from orchestrator.trials import Row
-from orchestrator.words import LEFT_OUT, brief, signature
+from orchestrator.words import brief, signature
 from trainables.export.facts import Facts
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from trainables.runtimes.deployed import Prediction
-
-ROWS_SHOWN = 20
 
 
 def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
@@ -64,11 +61,12 @@ def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
         say(terminal, f"Of all shards, {done:,} of {plural(len(df), 'trial')} are done; what follows is of these.")
     if summary.interrupted:
         say(terminal, "What is finished is kept; the same command goes on from there.")
-    kept = _keeping(terminal, df, spec.search.where)
-    front_report(terminal, kept, _front(terminal, kept, spec), spec.objectives)
+    where = spec.search.where
+    bounded_front_report(terminal, df, _front(terminal, within(df, where), spec), spec.objectives, where)
     _warm(terminal, *summary.warm)
-    say(terminal, f"\n{folder}/trials.parquet: one row a trial; in Python: orchestrator.load({str(folder)!r})")
-    say(terminal, f"Look further: orchestrator pareto {folder} {' '.join(map(_argument, spec.objectives))}")
+    say(terminal, f"\n{folder}/trials.parquet: one row a trial")
+    say(terminal, f"In Python: orchestrator.load({str(folder)!r})")
+    say(terminal, f"Look further: orchestrator pareto {folder} {' '.join(map(argument, spec.objectives))}")
     return failed
 
 
@@ -82,83 +80,12 @@ def _front(terminal: Console, df: "pd.DataFrame", spec: StudySpec) -> "pd.DataFr
     if spec.search.repeats == "full":
         return df.pareto.front(spec.objectives, over="seed")
     cells = df[df["role"] == "cell"]
-    configs = len(cells.drop(columns="seed")[_varied(df)].drop_duplicates())
+    configs = len(cells.drop(columns="seed")[varied(df)].drop_duplicates())
     whole = (
         f"{configs * len(spec.seeds):,} that {len(spec.seeds)} seeds of each of {plural(configs, 'config')} would be"
     )
     say(terminal, f"{plural(len(cells), 'trial')} in place of the {whole}")
     return df.pareto.front(spec.objectives, over="expected", seeds=spec.seeds)
-
-
-def _keeping(terminal: Console, df: "pd.DataFrame", where: Sequence[Constraint]) -> "pd.DataFrame":
-    """The rows of configs whose mean over the seeds keeps all bounds of a search."""
-    if not where:
-        return df
-    import numpy as np
-
-    from orchestrator.analysis.repeats import cell_numbers
-
-    say(terminal, f"Among the trials with {' and '.join(map(str, where))}:")
-    means = df.groupby(cell_numbers(df))[[bound.column for bound in where]].transform("mean")
-    signs = [(1 if bound.sense == ">=" else -1) for bound in where]
-    kept = [sign * (means[bound.column] - bound.bound) >= 0 for sign, bound in zip(signs, where, strict=True)]
-    rows = df[np.logical_and.reduce(kept)]
-    cells = (df["role"] == "cell") & means.notna().all(axis=1)
-    if rows[rows["role"] == "cell"].empty and cells.any():
-        best = [
-            f"{one.column} {means.loc[cells, one.column].agg('max' if one.sense == '>=' else 'min'):.4g}"
-            for one in where
-        ]
-        say(terminal, f"no config keeps that; the nearest there is: {', '.join(best)}")
-    return rows
-
-
-def front_report(
-    terminal: Console, df: "pd.DataFrame", front: "pd.DataFrame", objectives: Sequence[Objective], chosen_on: str = ""
-) -> None:
-    """A front of `df` as a table: what varies among the cells, then the objectives, best first by the first of them.
-
-    `chosen_on` names the column that stood in for `accuracy` when the front was chosen.
-    """
-    if front.empty:
-        say(terminal, "No trial has all objectives yet, so there is no front.")
-        return
-    chosen = f"; chosen on {chosen_on}, the test accuracy is shown" if chosen_on else ""
-    say(terminal, f"Pareto front: {plural(len(front), 'point')}, {', '.join(map(_wish, objectives))}{chosen}")
-    terminal.print(front_table(df, front, objectives))
-    if left_out := front.attrs.get("left_out"):
-        because: Mapping[str, int] = front.attrs["left_out_because"]
-        reasons = ", ".join(f"{count} {LEFT_OUT[reason]}" for reason, count in because.items() if count)
-        say(terminal, f"{plural(left_out, 'row')} could not be compared: {reasons}")
-
-
-def front_table(
-    df: "pd.DataFrame", front: "pd.DataFrame", objectives: Sequence[Objective], shown: int = ROWS_SHOWN
-) -> Table:
-    """The rows of a front, best first by the first objective: what varies among the cells, then the objectives."""
-    first = objectives[0]
-    ordered = front.sort_values(first.column, ascending=first.direction == "min", kind="stable")
-    known = [name for name in ("trial_id", "n_seeds") if name in front.columns]
-    columns = [*_varied(df), *known, *(objective.column for objective in objectives)]
-    table = _table(*(name.replace(".", ".\n") for name in columns))
-    for row in ordered.head(shown).to_dict("records"):
-        table.add_row(*(_cell(row, name) for name in columns))
-    notes = ["mean ± standard deviation of the seeds"] if "n_seeds" in front.columns else []
-    notes += ["compared by what all seeds are expected to give"] if front.attrs.get("over") == "expected" else []
-    notes += [f"{len(front) - shown} more points"] if len(front) > shown else []
-    table.caption = "; ".join(notes) or None
-    return table
-
-
-def _varied(df: "pd.DataFrame") -> list[str]:
-    """The config columns in which the cells of a table differ.
-
-    A null is a value of its own only in a leaf that may be null; elsewhere it says that the leaf had no effect.
-    """
-    cells = df[df["role"] == "cell"]
-    leaves = [str(name) for name in df.columns if is_config_column(str(name))]
-    optional = optional_paths()
-    return [name for name in leaves if cells[name].nunique(dropna=name not in optional) > 1]
 
 
 def plan_report(
@@ -182,7 +109,7 @@ def plan_report(
     for key, count in plan.unshared().items():
         unshared[plan.stages[key].kind] += count
     to_run = {stage.key: estimator.estimate(stage) for stage in todo.stages}
-    table = _table("stage", "in all", "to run", "cached", "saved by sharing", "busy time to run")
+    table = table_of("stage", "in all", "to run", "cached", "saved by sharing", "busy time to run")
     for kind in STAGE_KINDS:
         keys = [key for key, stage in plan.stages.items() if stage.kind == kind]
         if kind == "select" and not keys:
@@ -216,7 +143,7 @@ def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> in
     """How far each study is, and whether it runs at this moment; returns how many tables cannot be read."""
     from orchestrator.analysis.load import load
 
-    table = _table("study", "state", "trials", "complete", "failed", "infeasible", "stopped", "open", "last finished")
+    table = table_of("study", "state", "trials", "complete", "failed", "infeasible", "stopped", "open", "last finished")
     damaged = 0
     for name in names:
         try:
@@ -243,7 +170,7 @@ def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> in
 def trial_report(terminal: Console, layout: Layout, found: Sequence[Row]) -> None:
     """Every column of one trial, of which `found` are the rows in each study, and the stages it is made of."""
     row = found[0]
-    table = _table(
+    table = table_of(
         "column", "value", "unit", title=f"trial {row['trial_id']} of {', '.join(r['study'] for r in found)}"
     )
     for name, value in row.items():
@@ -273,7 +200,7 @@ def export_report(terminal: Console, folder: Path, facts: Facts) -> None:
 
 def prediction_report(terminal: Console, found: "Sequence[Prediction]", engine: str) -> None:
     """The classes of images as a table."""
-    table = _table("image", "class", "name", "probability")
+    table = table_of("image", "class", "name", "probability")
     for one in found:
         table.add_row(one.path if one.rank == 1 else "", str(one.label), one.name, f"{100 * one.probability:.2f} %")
     terminal.print(table)
@@ -284,51 +211,12 @@ def studies_report(terminal: Console, layout: Layout) -> None:
     """The shipped studies with their questions, and those that have results."""
     from orchestrator.spec.load import load_spec
 
-    table = _table("shipped study", "question", numbers=False)
+    table = table_of("shipped study", "question", numbers=False)
     for path in sorted(shipped_studies().glob("*.yaml")):
         table.add_row(path.name, load_spec(str(path)).question)
     terminal.print(table)
     if names := layout.studies():
         say(terminal, f"with results in {layout.root}: {', '.join(names)}")
-
-
-def say(terminal: Console, text: str) -> None:
-    """Print a line as it is: no markup, no colours of numbers, no wrapping."""
-    terminal.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _table(*columns: str, title: str | None = None, numbers: bool = True) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
-    for position, name in enumerate(columns):
-        table.add_column(name, justify="right" if numbers and position else "left", overflow="fold")
-    return table
-
-
-def _cell(row: Mapping[Any, Any], name: str) -> str:
-    unit = COLUMNS[name].unit if name in COLUMNS else ""
-    text = number(row[name], unit)
-    if name.endswith("sha256"):
-        return text[:12]
-    spread = row.get(f"{name}_std")
-    if not isinstance(spread, float) or spread != spread or not isinstance(row[name], float):
-        return text
-    if unit == "s":
-        return f"{text} ± {duration(spread)}"
-    # As many decimals as the value has; a spread that is nothing in them says nothing.
-    digits, _, sign = text.partition(" ")
-    decimals = len(digits.partition(".")[2])
-    shown = f"{spread * (100 if unit == 'fraction' else 1):.{decimals}f}"
-    return f"{digits} ± {shown} {sign}".rstrip() if float(shown) else text
-
-
-def _wish(objective: Objective) -> str:
-    tolerance = f" within {100 * objective.tolerance:g} %" if objective.relative else f" within {objective.tolerance:g}"
-    return f"{objective.column} {objective.direction}{tolerance if objective.tolerance else ''}"
-
-
-def _argument(objective: Objective) -> str:
-    tolerance = f":{100 * objective.tolerance:g}%" if objective.relative else f":{objective.tolerance:g}"
-    return f"--{objective.direction} {objective.column}{tolerance if objective.tolerance else ''}"
 
 
 def merge_report(terminal: Console, found: Merged, results: Path) -> None:
@@ -361,7 +249,7 @@ def _failures(terminal: Console, df: "pd.DataFrame") -> int:
         status, error = f"{status} ({kinds})" if kinds else status, brief(rows["error"].iloc[0])
         trials = ", ".join(rows["trial_id"].head(3)) + (", ..." if len(rows) > 3 else "")
         tell(terminal, f"{len(rows)} {status}: {error}")
-        say(terminal, f"  {trials}; see: orchestrator show {rows['trial_id'].iloc[0]}")
+        say(terminal, f"  {trials}\n  see: orchestrator show {rows['trial_id'].iloc[0]}")
     if early := int((df["status"] == "stopped").sum()):
         say(terminal, f"{plural(early, 'trial')} stopped early; the column error says where and why")
     return int((df["status"] == "failed").sum())
@@ -388,7 +276,7 @@ def _time_needed(terminal: Console, plan: Plan, estimates: Sequence[Estimate], c
 
 
 def _stages(terminal: Console, layout: Layout, keys: Sequence[str], records: Mapping[str, StageRecord]) -> None:
-    table = _table("stage", "status", "busy", "host", "run", "output", numbers=False)
+    table = table_of("stage", "status", "busy", "host", "run", "output", numbers=False)
     for key in keys:
         if record := records.get(key):
             kept = "kept" if layout.artifacts.has(key) else "-"
@@ -415,7 +303,7 @@ def _latencies(terminal: Console, keys: Sequence[str], records: Mapping[str, Sta
         if record.kind == "latency" and record.parent_sha256 in sums:
             by_machine[record.machine].append(record)
     for machine, taken in by_machine.items():
-        table = _table("runtime", "batch", "threads", "ms (quartiles)", "ratio", "agreement")
+        table = table_of("runtime", "batch", "threads", "ms (quartiles)", "ratio", "agreement")
         for record in taken:
             table.add_row(*_latency_cells(record))
         terminal.print(table)

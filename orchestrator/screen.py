@@ -255,6 +255,19 @@ def tell(terminal: Console, text: str, style: str = "") -> None:
     terminal.print(text, style=style, highlight=False, markup=False, soft_wrap=not terminal.is_terminal)
 
 
+def say(terminal: Console, text: str) -> None:
+    """Print a line as it is: no markup, no colours of numbers, no wrapping."""
+    terminal.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def table_of(*columns: str, title: str | None = None, numbers: bool = True) -> Table:
+    """An empty table; with `numbers` all columns but the first stand to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
+    for position, name in enumerate(columns):
+        table.add_column(name, justify="right" if numbers and position else "left", overflow="fold")
+    return table
+
+
 def stage_line(stage: Stage) -> str:
     """A stage in a few words."""
     config = stage.config

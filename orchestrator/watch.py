@@ -128,6 +128,7 @@ class Follower:
 
     def front(self) -> "tuple[pd.DataFrame, pd.DataFrame, tuple[Objective, ...]] | None":
         """The trials, their front and its objectives, of the table that was seen last; None where there is none."""
+        from orchestrator.report.bounds import within
         from orchestrator.report.source import objectives_of, read
 
         trials = self._seen.get(self._folder / "trials.parquet")
@@ -138,7 +139,7 @@ class Follower:
                 source = read(self._folder, beside=())
                 self._asked = objectives_of(source, {}), source.study
             objectives, study = self._asked
-            front = trials[1].pareto.front(objectives, over=study.over, seeds=study.seeds)
+            front = within(trials[1], study.where).pareto.front(objectives, over=study.over, seeds=study.seeds)
         except TableError:
             return None
         return trials[1], front, objectives

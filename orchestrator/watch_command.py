@@ -91,8 +91,8 @@ def _chosen(results: AnyPath, study: str | None) -> "tuple[Layout, str | None]":
 
 def _say_once(layout: "Layout", names: list[str]) -> int:
     """No sweep runs: the state of these studies, once; the exit code is the outcome of the only one."""
-    from orchestrator.reports import say, status_report
-    from orchestrator.screen import console
+    from orchestrator.reports import status_report
+    from orchestrator.screen import console, say
     from orchestrator.watch import Follower
 
     say(console(), "No sweep is running.")

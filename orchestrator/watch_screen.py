@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.reports import front_table
+from orchestrator.fronts import front_table
 from orchestrator.screen import ERRORS_SHOWN, LATENCY, PLAIN_EVERY_S, duration, plural, stage_bars, tell
 from orchestrator.watch import Follower, Progress, Standing
 
@@ -88,7 +88,10 @@ class WatchScreen:
         if found is None or found[1].empty:
             return []
         df, front, objectives = found
-        return [Text(f"  front of {plural(len(front), 'point')} so far"), front_table(df, front, objectives, rows)]
+        return [
+            Text(f"  front of {plural(len(front), 'point')} so far"),
+            front_table(df, front, objectives, rows, self._console.width),
+        ]
 
 
 def _note(one: Progress) -> str:

@@ -22,7 +22,7 @@ BEGUN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SPITE = "<script>window.spite = 1</script><img src=x onerror='window.spite = 2'>"
 FORMULA = "=cmd|' /C calc'!A0"
 
-TOLD_OF_BOUND = "The study asks for val_accuracy >= 0.2; this front is taken over all trials."
+TOLD_OF_BOUND = "The study asks for val_accuracy >= 0.2; the front is taken among the settings that keep it."
 
 STUDY = """\
 # What does {spite} cost?

@@ -171,6 +171,7 @@ def test_only_the_screens_print_and_only_the_commands_exit() -> None:
         "orchestrator.cli",
         "orchestrator.screen",
         "orchestrator.reports",
+        "orchestrator.fronts",
         "orchestrator.answers",
         "orchestrator.loggers.follow",
         "orchestrator.methods_command",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from orchestrator import reports
+from orchestrator import fronts, reports
 from orchestrator.ledger import StageRecord
 from orchestrator.screen import SweepScreen, tell
 from orchestrator.words import LONGEST, brief
@@ -143,5 +143,5 @@ def test_latencies_fit_into_eighty_columns_with_the_machine_told_once() -> None:
 
 
 def test_a_hash_in_a_front_is_a_short_one() -> None:
-    text = reports._cell({"model.code_sha256": "0123456789abcdef" * 4}, "model.code_sha256")  # pyright: ignore[reportPrivateUsage]
+    text = fronts._cell({"model.code_sha256": "0123456789abcdef" * 4}, "model.code_sha256")  # pyright: ignore[reportPrivateUsage]
     assert text == "0123456789ab"

@@ -12,8 +12,11 @@ import numpy as np
 from orchestrator.analysis.objectives import DEFAULT_OBJECTIVES, Objective
 from orchestrator.analysis.rows import equals
 from orchestrator.report import effects, latency, learning, provenance, rows, seconds, settings
+from orchestrator.report.bounds import within
 from orchestrator.report.source import Source, objectives_of
 from orchestrator.words import LEFT_OUT
+
+NO_SETTING = "no setting keeps that"
 
 
 def payload(source: Source, asked: Mapping[str, object]) -> dict[str, Any]:
@@ -86,7 +89,7 @@ def _objective(one: Objective) -> dict[str, Any]:
 
 
 def remarks(source: Source, objectives: Sequence[Objective]) -> list[str]:
-    """What a reader of the front must know: objectives without a value, and bounds of the study that it ignores."""
+    """What a reader of the front must know: objectives without a value, and bounds of the study that it keeps to."""
     taken = [one.column for one in objectives]
     usual = DEFAULT_OBJECTIVES if source.study.spec is None else ()
     complete = source.trials.loc[equals(source.trials, "status", "complete")]
@@ -95,10 +98,17 @@ def remarks(source: Source, objectives: Sequence[Objective]) -> list[str]:
         for name in dict.fromkeys([*taken, *usual])
         if len(complete) and (name not in complete.columns or complete[name].isna().all())
     ]
-    if source.study.spec is not None and (where := source.study.spec.search.where):
+    if where := source.study.where:
         bounds = " and ".join(map(str, where))
-        found.append(f"The study asks for {bounds}; this front is taken over all trials.")
+        kept = "the front is taken among the settings that keep it" if _keeps(source) else NO_SETTING
+        found.append(f"The study asks for {bounds}; {kept}.")
     return found
+
+
+def _keeps(source: Source) -> bool:
+    """Whether any setting keeps the bounds of the search."""
+    cells = source.trials.loc[equals(source.trials, "role", "cell")]
+    return not within(cells, source.study.where).empty
 
 
 def seeds_told(source: Source, found: settings.Settings) -> list[str]:
@@ -120,6 +130,6 @@ def said(found: Mapping[str, Any]) -> Sequence[str]:
     front = sum(points["front"])
     if front:
         lines.append(f"front: {front:,} of {points['of']:,} settings, means over the seeds")
-    else:
+    elif not any(NO_SETTING in remark for remark in found["remarks"]):
         lines.append("no trial has all objectives yet, so there is no front")
     return [*lines, *found["remarks"]]

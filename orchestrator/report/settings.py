@@ -14,6 +14,7 @@ from orchestrator.analysis.bins import MOST_BINS
 from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.rows import equals, hashable, numbers
 from orchestrator.analysis.tables import COLUMNS, is_config_column
+from orchestrator.report.bounds import within
 from orchestrator.report.plain import encoded, plain, plains
 from orchestrator.report.source import Source
 from orchestrator.spec.leaves import optional_paths
@@ -82,7 +83,8 @@ def settings_of(source: Source, objectives: Sequence[Objective]) -> Settings:
     complete = equals(trials, "status", "complete")
     table = values.loc[~pd.Series(number).duplicated().to_numpy()].reset_index(drop=True)
     table = table.join(_statistics(trials.loc[complete], number[complete], measured, len(table)))
-    front = trials.pareto.front(tuple(objectives), over=source.study.over, seeds=source.study.seeds)
+    kept = within(trials, source.study.where)
+    front = kept.pareto.front(tuple(objectives), over=source.study.over, seeds=source.study.seeds)
     table["front"] = _members(table, front, keys)
     return Settings(
         axes, _sampled(source, axes, table), measured, number, table, dict(front.attrs.get("left_out_because", {}))

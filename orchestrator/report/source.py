@@ -13,7 +13,7 @@ from orchestrator.analysis.parts import DamagedFileWarning
 from orchestrator.analysis.tables import suggestion
 from orchestrator.errors import SpecError, TableError
 from orchestrator.spec.load import parse_spec
-from orchestrator.spec.model import StudySpec
+from orchestrator.spec.model import Constraint, StudySpec
 from orchestrator.storage.places import AnyPath, located
 
 STAGES, HISTORY, LATENCY = "_stages.parquet", "_history.parquet", "_latency.parquet"
@@ -54,6 +54,11 @@ class Study:
     def objectives(self) -> tuple[Objective, ...]:
         """Its own, else the default ones."""
         return parse_objectives(DEFAULT_OBJECTIVES) if self.spec is None else self.spec.objectives
+
+    @property
+    def where(self) -> tuple[Constraint, ...]:
+        """The bounds of its search; none where it cannot be read."""
+        return () if self.spec is None else self.spec.search.where
 
     @property
     def warning(self) -> str:
