@@ -50,7 +50,7 @@ def shown(
 
 
 def test_of_eighty_columns_no_word_and_no_identifier_is_broken() -> None:
-    lines = shown(table(**{"model.width": [8, 16] * 2}).iloc[:2], over=None).splitlines()
+    lines = shown(table(**{"model.width": list[object]([8, 16] * 2)}).iloc[:2], over=None).splitlines()
     rows = [line for line in lines if "│" in line and "%" in line]
     assert len(rows) == 2, "no row is folded"
     assert all(len(line) <= 80 for line in lines)
