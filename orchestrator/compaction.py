@@ -2,7 +2,8 @@
 
 import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -12,17 +13,23 @@ from orchestrator.analysis import tables
 from orchestrator.durable import publish
 from orchestrator.errors import StoreError
 from orchestrator.ledger import StageRecord
+from orchestrator.lines import always_varied, inert
 from orchestrator.memory import many_objects
 from orchestrator.observations import here, latency_row, observation_rows
-from orchestrator.plan import Plan, Trial, always_varied, without_effect
+from orchestrator.plan import Plan, Trial
 from orchestrator.storage.places import AnyPath
-from trainables.config import TrialConfig
+from trainables.config import Section, TrialConfig
 
 ROWS_AT_ONCE = 10_000
 """Rows that are held as mappings at a time, on their way to columns."""
 
+GROUP_ROWS = 10 * ROWS_AT_ONCE
+"""Rows that are held as columns at a time, on their way to the file."""
+
 Records = Mapping[str, StageRecord]
 Row = dict[str, Any]
+Parts = tuple[pa.Schema, Iterable[pa.Table]]
+"""A table of some length: its columns, and its rows a row group at a time."""
 
 
 def write_tables(folder: AnyPath, plan: Plan, records: Records) -> None:
@@ -42,73 +49,122 @@ def write_tables(folder: AnyPath, plan: Plan, records: Records) -> None:
 def _write_all(folder: AnyPath, plan: Plan, records: Records) -> None:
     kept = [records[key] for key in plan.stages if key in records]
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "trials.parquet", trial_table(plan, records))
-    _write(folder / "_stages.parquet", stage_table(kept))
-    _write(folder / "_history.parquet", history_table(kept))
-    _write(folder / "_latency.parquet", _table(_latency_rows(plan, records), tables.latency_schema()))
+    _write(folder / "trials.parquet", *_trials(plan, records))
+    _write(folder / "_stages.parquet", *_stages(kept))
+    _write(folder / "_history.parquet", *_history(kept))
+    latency = tables.latency_schema()
+    _write(folder / "_latency.parquet", latency, _parts(_latency_rows(plan, records), latency))
 
 
 def trial_table(plan: Plan, records: Records) -> pa.Table:
     """One row a trial of the plan, cells first; what has not been computed is null."""
+    schema, parts = _trials(plan, records)
+    return pa.concat_tables([schema.empty_table(), *parts])
+
+
+def _trials(plan: Plan, records: Records) -> Parts:
     leaves = _leaf_columns(plan)
     schema = tables.schema({name: column.type for name, column in leaves.items()})
-    names = [name for name in schema.names if name not in leaves and name != "study"]
-    own = pa.schema([schema.field(name) for name in names])
-    parts = [own.empty_table()]
-    for first in range(0, len(plan.trials), ROWS_AT_ONCE):
-        rows = [_row(trial, records) for trial in plan.trials[first : first + ROWS_AT_ONCE]]
-        parts.append(pa.table({name: [row.get(name) for row in rows] for name in names}, schema=own))
-    found = pa.concat_tables(parts).combine_chunks()
-    study = pa.array([plan.spec.study] * found.num_rows, pa.string())
-    columns = {name: found[name] for name in names} | leaves | {"study": study}
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    own = pa.schema([schema.field(name) for name in schema.names if name not in leaves and name != "study"])
+
+    def whole(first: int, part: pa.Table) -> pa.Table:
+        study = pa.repeat(pa.scalar(plan.spec.study, pa.string()), part.num_rows)
+        columns = {name: column.slice(first, part.num_rows) for name, column in leaves.items()} | {"study": study}
+        return pa.table(
+            {name: columns[name] if name in columns else part[name] for name in schema.names}, schema=schema
+        )
+
+    rows = (_row(trial, records) for trial in plan.trials)
+    return schema, (whole(number * GROUP_ROWS, part) for number, part in enumerate(_parts(rows, own)))
 
 
 def _leaf_columns(plan: Plan) -> dict[str, pa.Array]:
-    """The config's leaves as columns; looked at once a config, of which trials of other seeds have the same."""
+    """The config's leaves as columns; each section is looked at once, of which a great many trials have the same."""
     varied = always_varied(plan.spec)
-    configs = {id(trial.config): trial.config for trial in plan.trials}
-    places = {name: place for place, name in enumerate(configs)}
-    rows = [_leaves(config, without_effect(config, varied)) for config in configs.values()]
-    taken = pa.array([places[id(trial.config)] for trial in plan.trials], pa.int64())
-    names = sorted({name for row in rows for name in row})
-    found = {name: pa.array([row.get(name) for row in rows]) for name in names}
-    return {name: pa.DictionaryArray.from_arrays(taken, values).dictionary_decode() for name, values in found.items()}
+    columns: dict[str, pa.Array] = {}
+    for section in TrialConfig.model_fields:
+        places: dict[int, int] = {}
+        rows: list[Row] = []
+        taken: list[int] = []
+        for trial in plan.trials:
+            part = getattr(trial.config, section)
+            place = places.setdefault(id(part), len(rows))
+            if place == len(rows):
+                rows.append(_leaves(section, part, varied))
+            taken.append(place)
+        indices = pa.array(taken, pa.int32())
+        for name in {name for row in rows for name in row}:
+            values = pa.array([row.get(name) for row in rows])
+            columns[name] = pa.DictionaryArray.from_arrays(indices, values).dictionary_decode()
+    return {name: columns[name] for name in sorted(columns)}
 
 
-def stage_table(kept: Sequence[StageRecord]) -> pa.Table:
+def _stages(kept: Sequence[StageRecord]) -> Parts:
     """One row a finished stage."""
     schema = tables.stages_schema()
-    found = {name: [getattr(one, name) for one in kept] for name in schema.names if hasattr(StageRecord, name)}
-    found["stage"] = [one.kind for one in kept]
-    found["earlier"] = [",".join(one.earlier) or None for one in kept]
-    found |= {name: list(map(_timestamp, found[name])) for name in ("started_at", "finished_at")}
-    return pa.table({name: found.get(name, [None] * len(kept)) for name in schema.names}, schema=schema)
+    names = [name for name in schema.names if hasattr(StageRecord, name)]
+
+    def row(one: StageRecord) -> Row:
+        found: Row = {name: getattr(one, name) for name in names}
+        found |= {name: _timestamp(found[name]) for name in ("started_at", "finished_at")}
+        return found | {"stage": one.kind, "earlier": ",".join(one.earlier) or None}
+
+    return schema, _parts(map(row, kept), schema)
 
 
-def history_table(kept: Sequence[StageRecord]) -> pa.Table:
+def _history(kept: Sequence[StageRecord]) -> Parts:
     """One row an epoch or a round of labelling."""
     schema = tables.history_schema()
-    epochs = [epoch for one in kept for epoch in one.history]
-    found: dict[str, list[Any]] = {name: [epoch.get(name) for epoch in epochs] for name in schema.names}
-    found["key"] = [one.key for one in kept for _ in one.history]
-    found["stage"] = [one.kind for one in kept for _ in one.history]
-    return pa.table(found, schema=schema)
+    rows = ({**epoch, "key": one.key, "stage": one.kind} for one in kept for epoch in one.history)
+    return schema, _parts(rows, schema)
 
 
-def _write(path: AnyPath, table: pa.Table) -> None:
+def _write(path: AnyPath, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        for part in parts:
+            writer.write_table(part)
     publish(path, buffer.getvalue())
 
 
-def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
-    return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
+def _parts(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows as tables of a row group each; few are mappings at a time, which take much more memory."""
+    rows = iter(rows)
+    while group := [_columns(part, schema) for part in _batches(rows)]:
+        yield pa.concat_tables(group).combine_chunks()
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    batches = (list(islice(rows, ROWS_AT_ONCE)) for _ in range(GROUP_ROWS // ROWS_AT_ONCE))
+    return filter(None, batches)
+
+
+def _columns(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    return pa.table([_column(field, [row.get(field.name) for row in rows]) for field in schema], schema=schema)
+
+
+def _column(field: pa.Field, values: Sequence[Any]) -> pa.Array:
+    """The values of one column.
+
+    Raises:
+        StoreError: a number is of a kind that the column does not hold: whole ones alone, say.
+
+    """
+    try:
+        return pa.array(values, field.type)
+    except pa.ArrowException as error:
+        if not {*map(type, values)} <= {int, float, type(None)}:
+            raise
+        msg = f"{field.name}: the ledger has a number for it that no sweep writes: {error}. Is a ledger not yours?"
+        raise StoreError(msg) from error
 
 
 def trial_row(trial: Trial, records: Records, varied: Set[str]) -> Row:
     """The columns of a trial that are not null; `varied` are the axes that tell rows apart."""
-    return _leaves(trial.config, without_effect(trial.config, varied)) | _row(trial, records)
+    leaves: Row = {}
+    for name in TrialConfig.model_fields:
+        leaves |= _leaves(name, getattr(trial.config, name), varied)
+    return leaves | _row(trial, records)
 
 
 def _row(trial: Trial, records: Records) -> Row:
@@ -124,23 +180,24 @@ def _row(trial: Trial, records: Records) -> Row:
     }
     finished = [record for record in path if record is not None]
     if row["status"] == "complete":
-        for record in finished:
-            row |= record.metrics
+        row = {name: value for record in finished for name, value in record.metrics.items()} | row
         row |= _selecting(finished)
-        row |= _comparisons(trial, records, row["accuracy"])
+        row |= _comparisons(trial, records, row.get("accuracy"))
         row |= latency_row(trial, records, here())
     return row | _seconds(finished) | _provenance(finished)
 
 
-def _leaves(config: TrialConfig, left_out: Set[str]) -> Row:
-    """The config's leaves by path, but for those of `left_out`."""
-    leaves: Row = {}
-    for section, values in config.model_dump(exclude_none=True).items():
-        for name, value in values.items():
-            path = f"{section}.{name}"
-            if path not in left_out:
-                leaves[path] = ",".join(map(str, value)) if isinstance(value, tuple | list) else value
-    return leaves
+def _leaves(name: str, section: Section | None, varied: Set[str]) -> Row:
+    """The leaves of a config's section by path, but for those that have no effect in it and do not tell rows apart."""
+    if section is None:
+        return {}
+    left_out = inert(name, section) - varied
+    leaves = {f"{name}.{leaf}": value for leaf, value in section.model_dump(exclude_none=True).items()}
+    return {
+        path: ",".join(map(str, value)) if isinstance(value, tuple | list) else value
+        for path, value in leaves.items()
+        if path not in left_out
+    }
 
 
 def _state(path: Sequence[StageRecord | None]) -> Row:
@@ -154,7 +211,7 @@ def _state(path: Sequence[StageRecord | None]) -> Row:
     return {"status": "complete"}
 
 
-def _comparisons(trial: Trial, records: Records, accuracy: float) -> Row:
+def _comparisons(trial: Trial, records: Records, accuracy: float | None) -> Row:
     found: Row = {}
     for name, key in trial.baselines.items():
         record = records.get(key)

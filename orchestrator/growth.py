@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from orchestrator.compaction import trial_row
 from orchestrator.ledger import Event, StageRecord
-from orchestrator.plan import Plan, Planner, Trial, always_varied
+from orchestrator.lines import always_varied
+from orchestrator.plan import Plan, Planner, Trial
 from orchestrator.search.adaptive import uncertain
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.guide import guiding, losses

@@ -9,6 +9,7 @@ The names of runs begin with a time that never goes back below one root, whateve
 names, and of the lines in each, is what happened.
 """
 
+import marshal
 import os
 import re
 import secrets
@@ -266,30 +267,41 @@ class _Found:
     warnings: list[str]
     events: defaultdict[str, list[Event]]
     attempts: defaultdict[str, list[StageRecord]]
-    _texts: dict[object, object] = field(default_factory=dict[object, object])
+    repeated: "Repeated" = field(default_factory=lambda: Repeated())
 
     def take(self, item: "StageRecord | Event | Attempt") -> None:
         """Keep what a line tells."""
         if isinstance(item, StageRecord):
             known = self.best.get(item.key)
             if known is None or precedes(item, known):
-                self.best[item.key] = self._sharing(item)
+                self.best[item.key] = self.repeated.shared(item)
         elif isinstance(item, Attempt):
             self.attempts[item.record["key"]].append(StageRecord(**item.record))
         else:
             self.events[item.search].append(item)
 
-    def _sharing(self, record: StageRecord) -> StageRecord:
-        """The record with its repeated values held once for all records: else they would be a third of the memory."""
-        for name in _REPEATED:
+
+class Repeated:
+    """The values that most records of a study have in common: held once a record they would be half of the memory."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, object] = {}
+
+    def shared(self, record: StageRecord) -> StageRecord:
+        """The record itself, its repeated values replaced by equal ones of earlier records."""
+        for name in _TEXTS:
             value = getattr(record, name)
-            msgspec.structs.force_setattr(record, name, self._texts.setdefault(value, value))
-        versions = tuple(record.versions.items())
-        msgspec.structs.force_setattr(record, "versions", self._texts.setdefault(versions, record.versions))
+            msgspec.structs.force_setattr(record, name, self._known.setdefault(value, value))
+        for name in _MAPPINGS:
+            value = getattr(record, name)
+            # Version 2 writes equal values as equal bytes; later ones also tell which objects are one.
+            known = self._known.setdefault(marshal.dumps(value, 2), value)
+            msgspec.structs.force_setattr(record, name, known)
         return record
 
 
-_REPEATED = ("kind", "workload", "host", "machine", "device", "run")
+_TEXTS = ("kind", "workload", "host", "machine", "device", "run")
+_MAPPINGS = ("config", "versions")
 
 
 def precedes(one: StageRecord, other: StageRecord) -> bool:

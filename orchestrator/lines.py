@@ -4,7 +4,7 @@ A study of many cells has far fewer of these; what can be said of a trial withou
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -12,6 +12,7 @@ from orchestrator.errors import PlanError
 from orchestrator.spec.load import OWN_CODE
 from orchestrator.spec.model import StudySpec
 from trainables.config import (
+    CompressBase,
     CompressConfig,
     FinetuneConfig,
     Precision,
@@ -122,7 +123,7 @@ class Lines:
 
     def _name_end(self, config: TrialConfig, baseline: BaselineName | None) -> str:
         """What names a row beside its last stage: the role, and the leaves of the row that no key holds."""
-        left_out = without_effect(config, self._varied)
+        left_out = inert_leaves(config) - self._varied
         compress = config.compress.model_dump(exclude_defaults=True) if config.compress else {}
         shown = {name: value for name, value in compress.items() if f"compress.{name}" not in left_out}
         parts: list[object] = [shown if config.compress else None, baseline]
@@ -137,15 +138,16 @@ def always_varied(spec: StudySpec) -> frozenset[str]:
     return frozenset(axis.path for axis in spec.all_axes) - {path for path, _ in spec.when}
 
 
-def without_effect(config: TrialConfig, varied: Set[str]) -> frozenset[str]:
-    """Paths of the leaves that have no effect in this trial and do not tell it from others: no columns of its row."""
-    return inert(config) - varied
-
-
-def inert(config: TrialConfig) -> frozenset[str]:
+def inert_leaves(config: TrialConfig) -> frozenset[str]:
     """Paths of the leaves that have no effect given the others."""
-    sections = {"select": config.select, "compress": config.compress}
-    return frozenset(f"{name}.{leaf}" for name, section in sections.items() if section for leaf in section.inert())
+    return inert("select", config.select) | inert("compress", config.compress)
+
+
+def inert(name: str, section: object) -> frozenset[str]:
+    """The same of the section `name`; of most, none."""
+    if not isinstance(section, SelectConfig | CompressBase):
+        return frozenset()
+    return frozenset(f"{name}.{leaf}" for leaf in section.inert())
 
 
 def _identified(config: TrialConfig, spec: StudySpec, images_of: ImagesOf | None) -> TrialConfig:

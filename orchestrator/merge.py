@@ -7,6 +7,7 @@ from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
 from orchestrator.layout import Layout
 from orchestrator.ledger import Replay, StageRecord, precedes, replay
+from orchestrator.spool import whole_ledger, whole_ledgers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def merge(target: Layout, others: tuple[Layout, ...]) -> Merged:
     for other in others:
         if other.root.resolve() == target.root.resolve():
             raise RunError(f"{other.root}: is the root to merge into; name the others")
-        if not other.ledger.is_dir():
+        if not _has_ledgers(other):
             raise RunError(f"{other.root}: is no results root: it has no .store/ledger")
     replays = [replay(layout.ledger) for layout in (target, *others)]
     copied, absent = _copy_outputs(target, others, replays)
@@ -77,19 +78,26 @@ def _standing(replays: list[Replay]) -> Mapping[str, StageRecord]:
     return found
 
 
+def _has_ledgers(layout: Layout) -> bool:
+    try:
+        return layout.ledger.is_dir()
+    except OSError as error:
+        raise StoreError(f"{layout.root}: cannot be read: {error.strerror}") from error
+
+
 def _copy_ledgers(target: Layout, other: Layout) -> int:
     """How many ledgers were new, or had grown since an earlier merge."""
     copied = 0
     target.ledger.mkdir(parents=True, exist_ok=True)
-    for path in sorted(other.ledger.glob("*.jsonl")):
-        data, place = path.read_bytes(), target.ledger / path.name
-        known = place.read_bytes() if place.exists() else b""
+    for run, data in whole_ledgers(other.ledger):
+        known = whole_ledger(target.ledger, run)
         if known.startswith(data):
             continue
         if not data.startswith(known):
             raise StoreError(
-                f"{path} and {place} are two different ledgers of one name; remove the one that is not yours"
+                f"{other.ledger / run}.jsonl and {target.ledger / run}.jsonl are two different ledgers of one name; "
+                "remove the one that is not yours"
             )
-        publish(place, data)
+        publish(target.ledger / f"{run}.jsonl", data)
         copied += 1
     return copied

@@ -1,15 +1,17 @@
 """`orchestrator merge`: results of several machines as one."""
 
 import argparse
-from pathlib import Path
 
 from orchestrator.arguments import Subparsers, add_results, command_parser
+from orchestrator.storage.places import named
 
 
 def add_merge_command(commands: Subparsers) -> None:
     """The command and its arguments."""
     parser = command_parser(commands, "merge", _merge, "bring what other results roots have finished into --results")
-    parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT", help="results root to bring stages from")
+    parser.add_argument(
+        "roots", nargs="+", type=named, metavar="ROOT", help="results root to bring stages from: a folder or a URI"
+    )
     add_results(parser)
 
 

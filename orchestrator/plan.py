@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
+
 from orchestrator.errors import PlanError
 from orchestrator.lines import (
     BaselineName,
@@ -15,10 +17,8 @@ from orchestrator.lines import (
     PrecisionOf,
     Rivals,
     SourcesOf,
-    inert,
+    inert_leaves,
 )
-from orchestrator.lines import always_varied as always_varied
-from orchestrator.lines import without_effect as without_effect
 from orchestrator.memory import many_objects
 from orchestrator.spec.cells import Cell, Excluded, cells
 from orchestrator.spec.model import StudySpec
@@ -27,8 +27,7 @@ from trainables.config import TrialConfig
 from trainables.keys import PathFinder, Stage, StageKind
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Struct, frozen=True, gc=False):
     """One row of the result: a path through the forest.
 
     `config` is resolved but keeps inert leaves, which are columns though no part of a key. `baselines` gives, by
@@ -221,9 +220,8 @@ class Planner:
         return rivals.keys[seed]
 
     def _trial(self, line: Line, path: tuple[Stage, ...], baselines: Mapping[BaselineName, str]) -> Trial:
-        for stage in path:
-            self._stages.setdefault(stage.key, stage)
         keys = tuple([stage.key for stage in path])
+        self._stages.update(zip(keys, path, strict=True))
         name = hashlib.sha256(f'["{keys[-1]}", {line.name_end}'.encode()).hexdigest()[:12]
         return Trial(name, line.baseline, path[0].seed, line.config, keys, baselines)
 
@@ -242,7 +240,7 @@ def _refuse_inert_axes(spec: StudySpec, found: Iterable[Cell]) -> None:
     for cell in found:
         if not suspects:
             return
-        suspects &= inert(cell.config)
+        suspects &= inert_leaves(cell.config)
     if suspects:
         lines = "\n".join(f"  {path}: no effect in any cell, given the other leaves" for path in sorted(suspects))
         advice = "Remove the axis, or change what makes it inert."

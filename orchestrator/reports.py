@@ -219,7 +219,7 @@ def studies_report(terminal: Console, layout: Layout) -> None:
         say(terminal, f"with results in {layout.root}: {', '.join(names)}")
 
 
-def merge_report(terminal: Console, found: Merged, results: Path) -> None:
+def merge_report(terminal: Console, found: Merged, results: AnyPath) -> None:
     """What a merge has brought, and how the tables come about."""
     for warning in found.warnings:
         tell(terminal, f"warning: {warning}")

@@ -90,6 +90,12 @@ def runner_of(layout: Layout, study: str, but: str | None = None) -> Holder | No
     return next((found for name in names if (found := holder(layout.lock(name)))), None)
 
 
+def locked_studies(layout: Layout) -> frozenset[str]:
+    """Studies of which a lock was ever taken, of all or a part; locks of other things begin with an underscore."""
+    names = (path.name for path in layout.lock("any").parent.glob("*"))
+    return frozenset(name.partition("@")[0] for name in names if name[0].isalnum())
+
+
 def check_alone(layout: Layout, study: str, shard: Shard | None) -> None:
     """Refuse to run the whole beside a part, or parts of two partings beside each other: they would do the same work.
 

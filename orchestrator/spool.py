@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO, FileIO
+from itertools import groupby
 from pathlib import Path
 
-from orchestrator.durable import Stored
+from orchestrator.durable import Stored, stored_files
 from orchestrator.errors import StoreError
 from orchestrator.storage.here import spool_folder
 from orchestrator.storage.places import AnyPath
@@ -168,7 +169,7 @@ def ledgers(root: AnyPath) -> Iterator[tuple[AnyPath, Iterable[bytes]]]:
                 yield path, lines
         return
     for left in reversed(range(LISTINGS)):
-        paths = [root / name for name in current(_stored(root))]
+        paths = [root / name for name in current(list(stored_files(root)))]
         try:
             with ThreadPoolExecutor(READERS) as pool:
                 found = list(pool.map(RemotePath.read_fixed, paths))
@@ -180,8 +181,40 @@ def ledgers(root: AnyPath) -> Iterator[tuple[AnyPath, Iterable[bytes]]]:
         return
 
 
-def _stored(root: RemotePath) -> list[Stored]:
-    return [Stored(path.name, facts.st_size, facts.st_mtime) for path, facts in root.files()]
+def whole_ledgers(root: AnyPath) -> Iterator[tuple[str, bytes]]:
+    """Each run and its ledger in one piece, in the order of their names; of a run that goes on, what is there.
+
+    Raises:
+        StoreError: one cannot be read.
+
+    """
+    try:
+        # Segments of a run stand beside each other.
+        for run, parts in groupby(ledgers(root), lambda part: _run_of(part[0].name)):
+            yield run, b"".join(line for _, lines in parts for line in lines)
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be read: {error.strerror}") from error
+
+
+def whole_ledger(root: AnyPath, run: str) -> bytes:
+    """What is there of one run's ledger; nothing where there is none.
+
+    Raises:
+        StoreError: it cannot be read.
+
+    """
+    try:
+        names = [one.key for one in stored_files(root) if _run_of(one.key) == run]
+        if isinstance(root, RemotePath) and f"{run}.jsonl" not in names:
+            return b"".join((root / name).read_fixed() for name in sorted(names))
+        return (root / f"{run}.jsonl").read_bytes() if names else b""
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be read: {error.strerror}") from error
+
+
+def _run_of(name: str) -> str:
+    found = _SEGMENT.fullmatch(name)
+    return found["run"] if found else name.removesuffix(".jsonl")
 
 
 def current(files: Sequence[Stored]) -> list[str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import TableError
 from orchestrator.layout import Layout
 from orchestrator.ledger import replay
-from orchestrator.locks import Holder, holder
+from orchestrator.locks import Holder
 from orchestrator.screen import STAGE_KINDS
+from orchestrator.shards import locked_studies, runner_of
 from orchestrator.storage.places import AnyPath
 from orchestrator.words import brief
 
@@ -105,7 +106,7 @@ class Follower:
             StoreError: another version wrote the ledger.
 
         """
-        runner = holder(self._layout.lock(self._study))
+        runner = runner_of(self._layout, self._study)
         # An older table is that of an earlier run, of another plan perhaps.
         began = runner.since_s if runner else None
         trials = self._table("trials.parquet", began)
@@ -243,5 +244,4 @@ def _troubles(trials: "pd.DataFrame") -> tuple[Trouble, ...]:
 def known_studies(layout: Layout) -> list[str]:
     """Studies that have a table here, or a folder, or that were begun."""
     begun = {path.parent.name for path in layout.root.glob("*/_study.yaml")}
-    locked = {path.name for path in layout.lock("any").parent.glob("*")}
-    return sorted({*layout.studies(), *begun, *locked})
+    return sorted({*layout.studies(), *begun, *locked_studies(layout)})

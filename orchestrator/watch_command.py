@@ -67,7 +67,7 @@ def _chosen(results: AnyPath, study: str | None) -> "tuple[Layout, str | None]":
     """
     from orchestrator.analysis.tables import suggestion
     from orchestrator.layout import Layout
-    from orchestrator.locks import holder
+    from orchestrator.shards import runner_of
     from orchestrator.watch import known_studies
 
     if study is None and any((results / name).is_file() for name in ("trials.parquet", "_study.yaml")):
@@ -81,7 +81,7 @@ def _chosen(results: AnyPath, study: str | None) -> "tuple[Layout, str | None]":
         raise TableError(f"{results}: no study {study!r}{near or '; begun here: ' + ', '.join(known)}")
     if study is not None:
         return layout, study
-    since = {name: runner.since_s for name in known if (runner := holder(layout.lock(name)))}
+    since = {name: runner.since_s for name in known if (runner := runner_of(layout, name))}
     running = sorted(since, key=lambda name: since[name])
     if len(running) > 1:
         others = ", ".join(running[:-1])

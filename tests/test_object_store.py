@@ -25,6 +25,7 @@ from orchestrator.errors import StoreError
 from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, StageRecord, new_run, replay
 from orchestrator.locks import study_lock
+from orchestrator.merge import merge
 from orchestrator.storage import filesystems
 from orchestrator.storage.remote import RemotePath
 from trainables.config import DataConfig
@@ -115,6 +116,46 @@ def test_a_sweep_under_faults_leaves_the_rows_of_one_on_a_disk(
     assert "kept" in here("show", json.loads(front[0])["trial_id"], "--results", bucket.root)
     here("report", f"{bucket.root}/tiny")
     assert (command.folder / "tiny.html").exists()
+
+
+def test_a_study_elsewhere_is_merged_into_a_disk_and_removed(
+    here: Here, command: Command, bucket: Bucket, local: Command, deterministic: Chosen
+) -> None:
+    study = command.study(SMALL)
+    here("sweep", study, "--runner", "serial", "--results", bucket.root)
+    merged = here("merge", bucket.root, "--results", "merged")
+    assert "1 ledger and " in merged
+    assert "has all of it already" in here("merge", bucket.root, "--results", "merged")
+    assert "0 stages ran" in here("sweep", study, "--runner", "serial", "--results", "merged")
+    rows = pd.read_parquet(command.folder / "merged" / "tiny" / "trials.parquet")
+    pd.testing.assert_frame_equal(deterministic(rows), deterministic(local.trials()))
+    assert "nothing to remove" in here("gc", "--results", bucket.root)
+    assert "removed: " in here("rm", "tiny", "--yes", "--results", bucket.root)
+    assert "no study 'tiny'" in here("rm", "tiny", "--yes", "--results", bucket.root, expect=2)
+    assert not [name for name in bucket.files() if "/artifacts/" in name or "/tiny/" in name]
+    # the other way: what a disk has goes there
+    assert "has all of it already" not in here("merge", "merged", "--results", bucket.root)
+    assert "0 stages ran" in here("sweep", study, "--runner", "serial", "--results", bucket.root)
+
+
+def test_segments_of_a_killed_run_are_merged_and_what_came_later_too(bucket: Bucket, tmp_path: Path) -> None:
+    there, target = Layout(RemotePath.of(bucket.root)), Layout(tmp_path / "here")
+    whole = tmp_path / "run.jsonl"
+    writer = LedgerWriter(tmp_path, "run")
+    sizes = []
+    for number in range(3):
+        writer.commit([record(f"k{number}")])
+        sizes.append(whole.stat().st_size)
+    writer.close()
+    data = whole.read_bytes()
+    for start, end in ((0, sizes[0]), (sizes[0], sizes[1])):
+        (there.ledger / f"run.{start:012}.jsonl").write_bytes(data[start:end])
+    assert merge(target, (there,)).ledgers == 1
+    assert replay(target.ledger).records.keys() == {"k0", "k1"}
+    (there.ledger / "run.jsonl").write_bytes(data)
+    assert merge(target, (there,)).ledgers == 1
+    assert merge(target, (there,)).ledgers == 0
+    assert replay(target.ledger).records.keys() == {"k0", "k1", "k2"}
 
 
 def test_what_was_finished_before_a_kill_is_brought_to_the_store_by_the_next_run(bucket: Bucket) -> None:

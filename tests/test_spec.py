@@ -160,6 +160,11 @@ def test_overrides_change_base_axes_and_the_rest(tmp_path: Path) -> None:
         ("x", "--set: 'x' must be path=value, as in train.epochs=3"),
         ("train.lr=", "train.lr: no value (from --set train.lr=); write null for none"),
         ("train.epoch=3", "base.train.epoch: unknown key; did you mean 'epochs'? (from --set train.epoch=3)"),
+        ("x" * 9000 + "=1", f"--set: '{'x' * 56}... is no path of a study: it has 9,000 characters"),
+        (
+            "train.lr=" + "x" * 9000,
+            f"base.train.lr: '{'x' * 56}... is text; a number above 0 is wanted (from --set train.lr={'x' * 60}...)",
+        ),
         ("train.lr=.nan", "train.lr: .nan is no finite number (from --set train.lr=.nan)"),
     ],
 )

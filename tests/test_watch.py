@@ -19,7 +19,7 @@ from orchestrator.cli import main
 from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, StageRecord
 from orchestrator.locks import study_lock
-from orchestrator.watch import Follower, Progress
+from orchestrator.watch import Follower, Progress, known_studies
 from orchestrator.watch_screen import WatchScreen, progress_line
 
 NOW = time.time()
@@ -179,6 +179,14 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Layout(tmp_path).lock("begun").write_text(json.dumps({"digest": "d", "pid": 1, "host": "h"}))
     assert main(["watch", str(tmp_path), "begun"]) == 3
     assert "no sweep is running, and none has left a table" in capsys.readouterr().out
+
+
+def test_a_study_that_runs_in_parts_is_followed_by_its_own_name(tmp_path: Path) -> None:
+    tables(tmp_path)
+    with running(tmp_path, "s@2of3"), running(tmp_path, "_gc"):
+        assert known_studies(Layout(tmp_path)) == ["s"]
+        assert Follower(Layout(tmp_path), "s").look().runner is not None
+    assert Follower(Layout(tmp_path), "s").look().runner is None
 
 
 def test_of_several_that_run_the_last_is_followed(

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from msgspec import Struct
+
 from trainables.config import CompressConfig, CostConfig, Device, ModelConfig, Section, SelectConfig, TrialConfig
 
 StageKind = Literal["select", "train", "compress", "evaluate"]
@@ -19,8 +21,7 @@ STAGE_VERSIONS: Mapping[StageKind, int] = {"select": 1, "train": 1, "compress": 
 """Raised when a stage gives other results for the same config; the golden digests in the tests guard it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Struct, frozen=True, gc=False):
     """A node of the forest: what to compute, named by `key`.
 
     `config` is canonical (inert leaves at their defaults) and holds nothing that later stages own. That of a `select`
@@ -52,15 +53,8 @@ class _Step:
     device: Device
     stages: dict[str | int, Stage] = field(default_factory=dict)
 
-    def below(self, parent: Stage | None, seed: int) -> Stage:
-        """The stage under a parent."""
-        known = self.stages.get(parent.key if parent else seed)
-        if known is None:
-            known = self._keyed(parent.key if parent else None, seed)
-            self.stages[parent.key if parent else seed] = known
-        return known
-
-    def _keyed(self, parent: str | None, seed: int) -> Stage:
+    def below(self, parent: str | None, seed: int) -> Stage:
+        """The stage under the one that is named `parent`."""
         above = f'"{parent}"' if parent else "null"
         # canonical JSON, written out: only parent and seed differ among a great many stages
         text = (
@@ -68,7 +62,9 @@ class _Step:
             f'"stage":"{self.kind}","version":{STAGE_VERSIONS[self.kind]}}}'
         )
         key = hashlib.sha256(text.encode()).hexdigest()[:32]
-        return Stage(key, self.kind, parent, self.config, seed, self.device)
+        stage = Stage(key, self.kind, parent, self.config, seed, self.device)
+        self.stages[seed if parent is None else parent] = stage
+        return stage
 
 
 _NO_COST = CostConfig()
@@ -97,10 +93,11 @@ class PathFinder:
             # with the config itself, so that no other object takes its place in memory
             route = self._routes[id(config)] = config, self._route(config)
         path: list[Stage] = []
-        parent: Stage | None = None
+        parent: str | None = None
         for step in route[1]:
-            parent = step.below(parent, seed)
-            path.append(parent)
+            stage = step.stages.get(seed if parent is None else parent) or step.below(parent, seed)
+            path.append(stage)
+            parent = stage.key
         return tuple(path)
 
     def _route(self, config: TrialConfig) -> tuple[_Step, ...]:

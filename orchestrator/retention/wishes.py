@@ -15,7 +15,7 @@ from orchestrator.planning import Site, grow_from_store, growth_of, planner_of
 from orchestrator.retention.kept import kept
 from orchestrator.rungs import with_stops
 from orchestrator.runner.base import missing
-from orchestrator.shards import runner_of
+from orchestrator.shards import locked_studies, runner_of
 from orchestrator.spec.load import load_spec
 
 STUDY = "_study.yaml"
@@ -42,14 +42,8 @@ def wishes(site: Site, replayed: Replay, but: str | None = None) -> list[Wish]:
     layout = site.layout
     names = {path.parent.name for path in layout.root.glob(f"*/{STUDY}")}
     # One that has just begun holds its lock and has no folder yet.
-    names |= {name for name in _locked(layout) if runner_of(layout, name) is not None}
+    names |= {name for name in locked_studies(layout) if runner_of(layout, name) is not None}
     return [wish_of(name, site, replayed) for name in sorted(names) if name != but]
-
-
-def _locked(layout: Layout) -> set[str]:
-    """Studies of which a lock was ever taken; locks of other things begin with an underscore."""
-    folder = layout.lock("x").parent
-    return {path.name.partition("@")[0] for path in folder.glob("*") if path.name[0].isalnum()}
 
 
 def wish_of(study: str, site: Site, replayed: Replay) -> Wish:

@@ -11,7 +11,7 @@ import msgspec
 from orchestrator.errors import InterruptedRunError, StoreError
 from orchestrator.estimate import Estimator
 from orchestrator.layout import Layout
-from orchestrator.ledger import LedgerWriter, StageRecord, Stop
+from orchestrator.ledger import LedgerWriter, Repeated, StageRecord, Stop
 from orchestrator.plan import Plan
 from orchestrator.rungs import RungKeeper, stopped
 from orchestrator.runner.retries import Retries, is_settled
@@ -161,6 +161,7 @@ class Driver:
         self._given_up: set[str] = set()
         self._retry_failed = retry_failed
         self._held_by: dict[str, int] = {}
+        self._repeated = Repeated()
         rungs = plan.spec.search.rungs
         self._rungs = RungKeeper(rungs) if rungs else None
         self._know(plan)
@@ -265,7 +266,11 @@ class Driver:
                 raise StoreError(record.error or "the store cannot be written")
 
     def _learn(self, record: StageRecord) -> None:
-        self.records[record.key] = record
+        stage = self.plan.stages[record.key]
+        self.records[stage.key] = self._repeated.shared(record)
+        msgspec.structs.force_setattr(record, "key", stage.key)
+        msgspec.structs.force_setattr(record, "parent", stage.parent)
+        self._held_by.pop(stage.key, None)
         self.retries.needs.learn(record)
         if record.status == "failed":
             self._given_up.add(record.key)

@@ -80,24 +80,37 @@ class _Pulse(tune.Callback):
             self._wire.send(Alive())
 
 
+class Parcel:
+    """A task on its way through Tune, which copies a trial's config five times over and forgets no trial.
+
+    Copies are the parcel itself, which is emptied when its task has ended.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.demand = task.demand
+        self.task: Task | None = task
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Parcel":
+        return self
+
+
 class StageWorker(tune.Trainable):
     """Tune's trainable: executes one task after the other, in the main thread, where signals and limits reach it."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """What the worker of a task must have; a worker is used again for tasks that ask for the same."""
-        task: Task = config["task"]
-        return tune.PlacementGroupFactory([bundle(task.demand)])
+        return tune.PlacementGroupFactory([bundle(config["parcel"].demand)])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin with a first task."""
         self._place: Workplace = config["place"]
         self._limits = Limits(guarded=True)
-        self._begin(config["task"])
+        self._begin(config["parcel"].task)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin with another task; a process that is asked back takes none, and goes."""
-        task: Task = new_config["task"]
+        task: Task = new_config["parcel"].task
         if self._limits.preempted:
             said = {"failure": "preempted", "reason": "its machine was asked back", "at": time.time()}
             self._place.notes.mkdir(parents=True, exist_ok=True)
@@ -117,6 +130,7 @@ class StageWorker(tune.Trainable):
         return {"records": list(records or ()), "done": records is None}
 
     def _begin(self, task: Task) -> None:
+        self.config: dict[str, Any] = {}  # it would go back with every report
         if task.demand.device == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows all GPUs to those who asked for none
         self._records = self._carried_out(task)
@@ -144,7 +158,7 @@ class ForestSearcher(Searcher):
         self._place = place
         self._most = tasks
         self._wire = wire
-        self._tasks: dict[str, str] = {}
+        self._tasks: dict[str, tuple[str, Parcel]] = {}
         self._faults: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -164,8 +178,9 @@ class ForestSearcher(Searcher):
             return Searcher.FINISHED
         if not isinstance(answer, Task):
             return None
-        self._tasks[trial_id] = answer.name
-        return {"task": answer, "place": self._place}
+        parcel = Parcel(answer)
+        self._tasks[trial_id] = answer.name, parcel
+        return {"parcel": parcel, "place": self._place}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Hand on the records of a report."""
@@ -173,14 +188,17 @@ class ForestSearcher(Searcher):
             self._faults[trial_id] = str(result["fault"])
         if records := result.get("records"):
             self._wire.send(Reported(records))
+            records.clear()  # Tune keeps the last report of every trial
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Hand on what came with the end, and say what a dead worker left."""
-        task = self._tasks.pop(trial_id, None)
+        found = self._tasks.pop(trial_id, None)
         if result:
             self.on_trial_result(trial_id, result)
-        if task is None:
+        if found is None:
             return
+        task, parcel = found
+        parcel.task = None
         fault = self._faults.pop(trial_id, "its process was killed or crashed" if error else None)
         self._wire.send(Ended(task, fault))
         if isinstance(self._wire.recv(), Over):

@@ -110,7 +110,7 @@ class Schedule:
     def resume(self, key: str) -> None:
         """A stage that paused, or is tried again, is ready again; what was to follow it in its task waits for it."""
         self._running.discard(key)
-        self._running -= {child.key for child in self._children[key]}
+        self._running -= {child.key for child in self._below(key)}
         self._push(key)
 
     def finish(self, record: StageRecord) -> list[str]:
@@ -122,7 +122,7 @@ class Schedule:
             return self._close_descendants(record.key)
         self._pace.learn(self._workload(self._stages[record.key]), self._seconds[record.key], record.busy_s)
         self._sha256[record.key] = record.artifact_sha256
-        for child in self._children[record.key]:
+        for child in self._below(record.key):
             if child.key not in self._running:
                 self._push(child.key)
         return []
@@ -137,6 +137,10 @@ class Schedule:
     def stage(self, key: str) -> Stage:
         """The stage named `key`."""
         return self._stages[key]
+
+    def _below(self, key: str) -> Sequence[Stage]:
+        """The children of a stage that were open when it was."""
+        return self._children.get(key, ())
 
     def _workload(self, stage: Stage) -> str:
         return self._estimator.works.of(stage).workload
@@ -156,8 +160,8 @@ class Schedule:
         """Leaf children that cost little beside a task: they run where their parent's output still is in memory."""
         return [
             child
-            for child in self._children[stage.key]
-            if not self._children[child.key]
+            for child in self._below(stage.key)
+            if not self._below(child.key)
             and self._seconds[child.key] <= TASK_S / 2
             and child.key in self._open
             and self._alike(stage, child)
@@ -188,7 +192,7 @@ class Schedule:
         closed: list[str] = []
         above = [key]
         while above:
-            below = [child.key for child in self._children[above.pop()] if child.key in self._open]
+            below = [child.key for child in self._below(above.pop()) if child.key in self._open]
             for child in below:
                 self._close(child)
             closed += below
@@ -198,7 +202,7 @@ class Schedule:
     def _remaining_paths(self, stages: Sequence[Stage]) -> dict[str, float]:
         remaining: dict[str, float] = {}
         for stage in reversed(stages):
-            longest = max((remaining.get(child.key, 0.0) for child in self._children[stage.key]), default=0.0)
+            longest = max((remaining.get(child.key, 0.0) for child in self._below(stage.key)), default=0.0)
             remaining[stage.key] = self._seconds[stage.key] + longest
         return remaining
 

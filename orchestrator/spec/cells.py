@@ -11,6 +11,8 @@ from itertools import product
 from math import prod
 from random import Random
 
+from msgspec import Struct
+
 from orchestrator.errors import Fault, SpecError
 from orchestrator.spec.model import MAX_CELLS, Distribution, StudySpec
 from orchestrator.spec.space import FIXED, Problem, Space, State
@@ -20,8 +22,7 @@ from trainables.config import DataConfig, TrialConfig
 MAX_FAULTS = 25
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(Struct, frozen=True, gc=False):
     """One config under one seed; `values` are the axes varied in it, in the order of the grid."""
 
     config: TrialConfig

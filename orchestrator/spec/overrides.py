@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from orchestrator.errors import Fault
 from orchestrator.spec.leaves import leaf_paths, sections
-from orchestrator.spec.wording import meant, show
+from orchestrator.spec.wording import LONGEST, meant, show
 from orchestrator.spec.yaml_nodes import Node, parse
 
 TOP = (
@@ -16,6 +16,9 @@ _FLAT = ("axes", "when")
 _NESTED = ("objectives", "search", "artifacts", "base")
 _DEEP = ("resources", "retry")
 
+LONGEST_PATH = 200
+"""Characters; no leaf of a study has half as many."""
+
 
 def apply(root: Node, overrides: Sequence[str], faults: list[Fault]) -> Node:
     """The tree with the overrides in it, the later winning; each fault names its override."""
@@ -23,9 +26,12 @@ def apply(root: Node, overrides: Sequence[str], faults: list[Fault]) -> Node:
         if not _is_text(text):
             faults.append(Fault(f"{ascii(text)[:80]} is not UTF-8 text", "--set"))
             continue
-        origin = f"--set {text}"
         path, sign, value = text.partition("=")
         path = path.strip()
+        if len(path) > LONGEST_PATH:
+            faults.append(Fault(f"{show(path)} is no path of a study: it has {len(path):,} characters", "--set"))
+            continue
+        origin = f"--set {path}{sign}{value if len(value) <= LONGEST else f'{value[:LONGEST]}...'}"
         if not sign or not path:
             faults.append(Fault(f"{show(text)} must be path=value, as in train.epochs=3", "--set"))
             continue
