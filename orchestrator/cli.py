@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from orchestrator.arguments import (
     ALL_ADVICE,
@@ -71,8 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with arguments without the secrets that stand in them."""
+
+    def error(self, message: str) -> NoReturn:
+        """As the library does."""
+        super().error(harmless(redacted(message)))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="orchestrator",
         description="Sweep pruning, ternary quantization and labelling budgets; ask for the Pareto front.",
         epilog="Begin with: orchestrator sweep smoke.yaml",

@@ -23,7 +23,7 @@ from trainables.config import Section, TrialConfig
 ROWS_AT_ONCE = 10_000
 """Rows that are held as mappings at a time, on their way to columns."""
 
-GROUP_ROWS = 10 * ROWS_AT_ONCE
+GROUP_ROWS = 3 * ROWS_AT_ONCE
 """Rows that are held as columns at a time, on their way to the file."""
 
 Records = Mapping[str, StageRecord]
@@ -64,24 +64,23 @@ def trial_table(plan: Plan, records: Records) -> pa.Table:
 
 def _trials(plan: Plan, records: Records) -> Parts:
     leaves = _leaf_columns(plan)
-    schema = tables.schema({name: column.type for name, column in leaves.items()})
+    schema = tables.schema({name: column.dictionary.type for name, column in leaves.items()})
     own = pa.schema([schema.field(name) for name in schema.names if name not in leaves and name != "study"])
 
     def whole(first: int, part: pa.Table) -> pa.Table:
         study = pa.repeat(pa.scalar(plan.spec.study, pa.string()), part.num_rows)
-        columns = {name: column.slice(first, part.num_rows) for name, column in leaves.items()} | {"study": study}
-        return pa.table(
-            {name: columns[name] if name in columns else part[name] for name in schema.names}, schema=schema
-        )
+        columns = {name: part[name] for name in own.names} | {"study": study}
+        columns |= {name: one.slice(first, part.num_rows).dictionary_decode() for name, one in leaves.items()}
+        return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
     rows = (_row(trial, records) for trial in plan.trials)
     return schema, (whole(number * GROUP_ROWS, part) for number, part in enumerate(_parts(rows, own)))
 
 
-def _leaf_columns(plan: Plan) -> dict[str, pa.Array]:
+def _leaf_columns(plan: Plan) -> dict[str, pa.DictionaryArray]:
     """The config's leaves as columns; each section is looked at once, of which a great many trials have the same."""
     varied = always_varied(plan.spec)
-    columns: dict[str, pa.Array] = {}
+    columns: dict[str, pa.DictionaryArray] = {}
     for section in TrialConfig.model_fields:
         places: dict[int, int] = {}
         rows: list[Row] = []
@@ -95,7 +94,7 @@ def _leaf_columns(plan: Plan) -> dict[str, pa.Array]:
         indices = pa.array(taken, pa.int32())
         for name in {name for row in rows for name in row}:
             values = pa.array([row.get(name) for row in rows])
-            columns[name] = pa.DictionaryArray.from_arrays(indices, values).dictionary_decode()
+            columns[name] = pa.DictionaryArray.from_arrays(indices, values)
     return {name: columns[name] for name in sorted(columns)}
 
 
@@ -147,7 +146,7 @@ def _column(field: pa.Field, values: Sequence[Any]) -> pa.Array:
     """The values of one column.
 
     Raises:
-        StoreError: a number is of a kind that the column does not hold: whole ones alone, say.
+        StoreError: they are numbers, and the column holds none.
 
     """
     try:

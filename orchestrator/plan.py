@@ -140,6 +140,7 @@ class Planner:
         self._lines = Lines(spec, precision_of, sources_of, images_of)
         self._stages: dict[str, Stage] = {}
         self._merged = 0
+        self._plan: Plan | None = None
         self._cells: dict[str, Trial] = {}
         self._baselines: dict[str, Trial] = {}
         self.repeats: tuple[tuple[Cell, ...], ...] = ()
@@ -150,8 +151,10 @@ class Planner:
     @property
     def plan(self) -> Plan:
         """The trials and stages so far."""
-        trials = (*self._cells.values(), *self._baselines.values())
-        return Plan(self.spec, trials, dict(self._stages), self._excluded, self._merged)
+        if self._plan is None:
+            trials = (*self._cells.values(), *self._baselines.values())
+            self._plan = Plan(self.spec, trials, dict(self._stages), self._excluded, self._merged)
+        return self._plan
 
     def add(self, cells: Iterable[Cell], *, compared: bool = True) -> tuple[Trial, ...]:
         """Take cells into the plan; equal cells are one trial.
@@ -166,6 +169,7 @@ class Planner:
     def compare(self, trials: Iterable[Trial]) -> bool:
         """Take the baselines of trials into the plan; returns whether there are new ones."""
         before = len(self._baselines)
+        self._plan = None
         for trial in trials:
             self._compared_with(self._lines.rivals(trial.config), trial.seed, listed=True)
         return len(self._baselines) > before
@@ -196,6 +200,7 @@ class Planner:
             self.add(found.cells)
 
     def _add(self, cell: Cell, compared: bool) -> Trial:
+        self._plan = None
         line = self._lines.of(cell.config)
         baselines = self._compared_with(line.rivals, cell.seed, listed=compared)
         trial = self._trial(line, self._finder.path(line.config, cell.seed), baselines)

@@ -167,7 +167,7 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     command = timing_command(local_root(options.data_root), options.code_folder)
     quiet = QuietPass(driver.plan, layout, driver.records, run, observer, here(), lambda: Child(command))
     if not (unfinished or driver.draining):
-        _measure(quiet, options, tables)
+        _measure(quiet, options, tables, written=to_run)
     if growth and options.optuna_journal:
         _export(growth, planner.spec, options.optuna_journal, observer)
     interrupted = unfinished or quiet.draining or (driver.draining and bool(observations))
@@ -218,14 +218,15 @@ def _train(driver: Driver, todo: Missing, options: Options, run: str, observer: 
     return not driver.finished
 
 
-def _measure(quiet: QuietPass, options: Options, tables: Tables) -> None:
+def _measure(quiet: QuietPass, options: Options, tables: Tables, *, written: bool) -> None:
     """All training on this machine is done: take the latencies; the tables follow whatever ends that."""
     try:
         if options.latency:
             with draining_on_signals(quiet):
                 quiet.run()
     finally:
-        tables.write(quiet.plan, quiet.records)
+        if quiet.taken or not written:
+            tables.write(quiet.plan, quiet.records)
 
 
 def _runner(plan: Plan, options: Options, run: str) -> Runner:

@@ -344,3 +344,14 @@ def test_secrets_reach_no_file(tmp_path: Path) -> None:
     whole = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()) + printed.encode()
     assert [name for name, secret in SECRETS.items() if secret.encode() in whole] == []
     assert re.search(rb"planted.?secret", whole, re.IGNORECASE) is None
+
+
+def test_arguments_that_are_refused_are_told_without_their_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    uri = "s3://AKIAPLANTEDKEY:plantedsecretsix@bucket/x"
+    for words in (["sweep", "tiny.yaml", uri], ["pareto", "--results", uri, "--nosuch", uri], [uri]):
+        with pytest.raises(SystemExit):
+            main(words)
+        told = capsys.readouterr().err
+        assert "***@bucket" in told
+        assert "AKIAPLANTEDKEY" not in told
+        assert "plantedsecretsix" not in told
