@@ -93,9 +93,15 @@ def _leaf_columns(plan: Plan) -> dict[str, pa.DictionaryArray]:
             taken.append(place)
         indices = pa.array(taken, pa.int32())
         for name in {name for row in rows for name in row}:
-            values = pa.array([row.get(name) for row in rows])
+            values = pa.array(one_kind([row.get(name) for row in rows]))
             columns[name] = pa.DictionaryArray.from_arrays(indices, values)
     return {name: columns[name] for name in sorted(columns)}
+
+
+def one_kind(values: Sequence[Any]) -> Sequence[Any]:
+    """The values of a leaf; all as texts where some are: what one method counts another may name."""
+    texts = any(isinstance(value, str) for value in values)
+    return [value if value is None else str(value) for value in values] if texts else values
 
 
 def _stages(kept: Sequence[StageRecord]) -> Parts:

@@ -9,7 +9,7 @@ from conftest import TINY
 from msgspec.structs import replace
 
 from orchestrator import compaction
-from orchestrator.compaction import write_tables
+from orchestrator.compaction import one_kind, write_tables
 from orchestrator.errors import StoreError
 from orchestrator.ledger import Repeated, StageRecord
 from orchestrator.plan import Plan, Planner
@@ -85,3 +85,8 @@ def test_repeated_values_are_one_object_and_records_stay_what_they_were(plan: Pl
     assert shared[0].versions is shared[2].versions
     assert shared[2].config == before.config != shared[0].config
     assert shared[2] == before
+
+
+def test_a_leaf_that_is_text_for_one_method_and_a_number_for_another_is_text() -> None:
+    assert one_kind([None, 0.5, "channel", 4]) == [None, "0.5", "channel", "4"]
+    assert one_kind([None, 0.5, 4]) == [None, 0.5, 4]
