@@ -69,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "orchestrator.search.adaptive": {
         "analysis.dominance", "analysis.objectives", "analysis.rows", "analysis.seed_model",
     },
-    "orchestrator.growth": {"errors", "compaction", "ledger", "plan", "search", "analysis", "spec"},
+    "orchestrator.growth": {"errors", "compaction", "ledger", "lines", "plan", "search", "analysis", "spec"},
     "orchestrator.warm": {"growth", "ledger", "plan", "spec", "trainables.config"},
     "orchestrator.sampling": {
         "growth", "ledger", "plan", "search", "warm", "spec", "analysis.dominance", "trainables.config",

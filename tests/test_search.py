@@ -120,7 +120,8 @@ def test_a_base_leaf_of_another_method_is_left_out_where_when_says_so(tmp_path: 
     )
     assert len(load(tmp_path, HEAD + text).cells) == 3
     with pytest.raises(
-        SpecError, match=r"compress\.threshold: belongs to method stq, not to l1_prune .* make it an axis with a `when`"
+        SpecError,
+        match=r"compress\.threshold: belongs to method stq.*, not to l1_prune .* make it an axis with a `when`",
     ):
         load(tmp_path, HEAD + "axes: {compress.method: [stq, l1_prune]}\n")
 
