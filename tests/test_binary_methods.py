@@ -56,14 +56,28 @@ def test_the_gradient_is_that_of_the_formula() -> None:
     w = (0.8 * drawn(3, 4, 2, 2)).requires_grad_()
     dual_valued(w).backward(after := drawn(3, 4, 2, 2))
     upper, alpha, beta = two_values(w.detach())
+    slope, size = torch.empty(3, 16), torch.empty(3, 1)
     for o in range(3):
         above = int(upper[o].sum())
         for place in range(16):
-            index = (o, place // 4, place // 2 % 2, place % 2)
             value, count = (alpha[o, 0], above) if upper[o, place] else (beta[o, 0], 16 - above)
-            slope = abs(float(value)) * (abs(float(w.detach()[index])) < 1) + 1 / count
-            assert w.grad is not None
-            assert float(w.grad[index]) == pytest.approx(float(after[index]) * slope * (1 - 1 / 4), rel=1e-4)
+            inside = abs(float(w.detach()[o].flatten()[place])) < 1
+            slope[o, place] = abs(float(value)) * inside + 1 / count
+        size[o] = (above * abs(float(alpha[o])) + (16 - above) * abs(float(beta[o]))) / 16
+    gradient = after * (slope / slope.mean(1, keepdim=True) / size).view(3, 4, 2, 2)
+    torch.testing.assert_close(w.grad, gradient - gradient.mean(1, keepdim=True), rtol=1e-4, atol=1e-5)
+
+
+def test_a_filter_of_zeros_gets_a_finite_gradient_and_one_of_a_single_input_its_own() -> None:
+    w = torch.zeros(2, 3, 1, 1, requires_grad=True)
+    dual_valued(w).backward(drawn(2, 3, 1, 1))
+    assert w.grad is not None
+    assert bool(w.grad.isfinite().all())
+    assert float(w.grad.abs().max()) > 0
+    single = drawn(2, 1, 2, 2).requires_grad_()
+    dual_valued(single).backward(torch.ones(2, 1, 2, 2))
+    assert single.grad is not None
+    assert float(single.grad.min()) > 0
 
 
 def test_latent_weights_are_centred_over_their_inputs_and_clamped() -> None:

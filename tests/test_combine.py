@@ -94,7 +94,7 @@ STEPS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "chains, then gates": {
         "_1_decompose": {"method": "decompose", "epochs": 1},
-        "_2_lkam": {"method": "lkam", "budget": 0.2, "epochs": 2, "removal_share": 0.4},
+        "_2_lkam": {"method": "lkam", "active_share": 0.2, "epochs": 2, "removal_share": 0.4},
     },
     "pruned, then expander": {
         "_1_l1_prune": {"method": "l1_prune", "pfr": 0.5, "epochs": 2}, "_2_xnet": {"method": "xnet", "epochs": 1},

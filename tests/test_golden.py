@@ -35,7 +35,7 @@ CONFIGS: dict[str, dict[str, object]] = {
     "group_sparsity": {"method": "group_sparsity", "penalty": 0.1, "scope": "all", "epochs": 3},
     "low_rank": {"method": "low_rank", "penalty": 0.3, "energy": 0.7, "epochs": 3},
     "xnet": {"method": "xnet", "reduction": 2, "keep": ["first"], "epochs": 2},
-    "lkam": {"method": "lkam", "gain": 60, "budget": 0.1, "removal_share": 0.3, "epochs": 3},
+    "lkam": {"method": "lkam", "gain": 60, "active_share": 0.1, "removal_share": 0.3, "epochs": 3},
     "ptq_group": {"method": "ptq_group", "images": 64, "weight_bits": 3, "groups": 2, "block_steps": 20, "epochs": 2},
     "combine": {"method": "combine", "steps": {"1_expand": {"method": "expand", "factor": 2, "epochs": 1},
                                                "2_stq": {"method": "stq", "pfr": 0.4, "epochs": 2}}},
@@ -86,7 +86,10 @@ def run(method: str) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("method", CASES)
 def test_a_stage_gives_what_its_version_gave(method: str) -> None:
     golden = json.loads(GOLDEN.read_text())
-    advice = "a stage gives other results: raise its version in trainables/keys.py, then: python tests/test_golden.py"
+    advice = (
+        "a stage gives other results: raise its version, or the method's, in trainables/keys.py, then: "
+        "python tests/test_golden.py"
+    )
     for kind, found in run(method).items():
         expected = golden["methods"][method][kind]
         assert found["version"] == expected["version"], advice

@@ -155,6 +155,20 @@ def test_these_keys_stand_until_the_schema_or_a_stage_version_is_raised() -> Non
     assert found == GOLDEN, "raise SCHEMA_VERSION or a STAGE_VERSION, then replace the golden keys"
 
 
+def test_a_method_that_gives_other_results_than_before_has_other_keys_alone_and_in_a_pipeline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dabn_config: dict[str, object] = {"method": "dabn", "activations": "float"}
+    steps = {"1_expand": {"method": "expand"}, "2_dabn": dabn_config}
+    configs: list[dict[str, object]] = [dabn_config, {"method": "stq"}, {"method": "combine", "steps": steps}]
+    before = [keys(compress=compress) for compress in configs]
+    monkeypatch.setattr("trainables.keys.METHOD_VERSIONS", {"dabn": 3})
+    dabn, stq, pipeline = (keys(compress=compress) for compress in configs)
+    assert stq == before[1]
+    assert [a == b for a, b in zip(dabn, before[0], strict=True)] == [True, False, False]
+    assert [a == b for a, b in zip(pipeline, before[2], strict=True)] == [True, True, False, False]
+
+
 GOLDEN = [
     "ff243d61cb4bc99a085e3d2de5e820f6",
     "7d5a3ad991038fa00b09508d58901720",

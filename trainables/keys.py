@@ -20,6 +20,9 @@ SCHEMA_VERSION = 1
 STAGE_VERSIONS: Mapping[StageKind, int] = {"select": 1, "train": 1, "compress": 1, "evaluate": 2}
 """Raised when a stage gives other results for the same config; the golden digests in the tests guard it."""
 
+METHOD_VERSIONS: Mapping[str, int] = {"dabn": 2}
+"""Raised when one method alone does; part of its keys and of no others. One that is not named has version 1."""
+
 
 class Stage(Struct, frozen=True, gc=False):
     """A node of the forest: what to compute, named by `key`.
@@ -225,7 +228,9 @@ def _own_compress(stage: Stage) -> dict[str, Any]:
     if method is None:
         msg = "a compress stage needs a compress section"
         raise ValueError(msg)
-    return {"compress": method.model_dump(exclude_defaults=True) | {"method": method.method}}
+    own: dict[str, Any] = {"compress": method.model_dump(exclude_defaults=True) | {"method": method.method}}
+    trained = str(getattr(method.trained(), "method", ""))
+    return own | ({"method_version": METHOD_VERSIONS[trained]} if trained in METHOD_VERSIONS else {})
 
 
 def _own_evaluate(stage: Stage) -> dict[str, Any]:

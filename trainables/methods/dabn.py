@@ -14,6 +14,9 @@ from trainables.models.compact import Compact
 from trainables.pruning.sharing import refuse_shared
 from trainables.quantize import Activation, Quantized, plain_layer, quantized_twin, replace_module, two_values
 
+LEAST_SIZE = 1e-3
+"""Of the mean magnitude of a filter's values, by which its gradient is divided: a filter of zeros shall move too."""
+
 
 class Dabn(Method):
     """Wq_o = alpha_o e + beta_o (1 - e), e in {0, 1}^n: the two values and the e nearest to W_o in the sum of squares.
@@ -21,16 +24,21 @@ class Dabn(Method):
     e is 1 for the K largest of the n weights of a filter, K the maximum of S_K^2 / K + (S - S_K)^2 / (n - K), with the
     sums S_K of these and S of all; alpha = S_K / K, beta = (S - S_K) / (n - K): `trainables.quantize.two_values`.
 
-    Gradient, as in the authors' code: dW = dWq (|a| 1[|W| < 1] + 1 / m) (1 - 1 / I), where a and m are alpha and K
-    above the threshold, beta and n - K below, and I is the number of inputs of the layer. After each step W is centred
-    over its inputs (W -= mean over axis 1) and clamped to [-1, 1]. Inputs of the convolutions are signs, with dx = dy
-    1[|x| <= 1]; those of the last layer stay as they are, as a mean of activations has no sign worth knowing.
+    Gradient: g = dWq s / (mean(s) mean|Wq_o|), dW = g - mean of g over the inputs (axis 1), with the slope s = |a|
+    1[|W| < 1] + 1 / m of the authors' code, where a and m are alpha and K above the threshold, beta and n - K below. s
+    itself makes steps of a few per cent of those of a plain straight-through gradient, which does nothing to Adam, with
+    which the authors train, and nearly stops SGD. So here s has the mean 1 in each filter and W moves in units of the
+    filter's size. After each step W is centred over its inputs (W -= mean over axis 1) and clamped to [-1, 1].
+
+    Inputs of the convolutions are signs, with dx = dy 1[|x| <= 1]; those of the last layer stay as they are, as a mean
+    of activations has no sign worth knowing.
 
     A filter costs one number more than with XNOR-Net's scale, whose values are alpha = -beta = mean|W_o|.
 
     Reference: Prabhu et al., "Distribution-Aware Binarization of Neural Networks for Sketch Recognition", WACV 2018,
     and its code, without its slips: there K is chosen between two sorts by size instead of the objective, the
-    threshold leaves out one weight, and alpha and beta are means of |W|. It trains with Adam; here it is SGD.
+    threshold leaves out one weight, and alpha and beta are means of |W|; the code's factor 1 - 1 / I stands for the
+    gradient of the centring, which is taken whole here. That s is normalised, and how, is ours.
     """
 
     def __init__(self, config: DabnConfig) -> None:
@@ -91,9 +99,10 @@ class _DualValued(torch.autograd.Function):
         w, values, counts = ctx.saved_tensors
         inside = (w.abs() < 1).flatten(1)
         slope = values.abs() * inside + 1 / counts
-        inputs = w.shape[1]
-        centring = 1 - 1 / inputs if inputs > 1 else 1.0
-        return grads[0] * slope.view_as(w) * centring
+        size = values.abs().mean(1, keepdim=True).clamp(min=LEAST_SIZE)
+        slope = slope / (slope.mean(1, keepdim=True) * size)
+        gradient = grads[0] * slope.view_as(w)
+        return gradient - gradient.mean(1, keepdim=True) if w.shape[1] > 1 else gradient
 
 
 def dual_valued(w: Tensor) -> Tensor:
