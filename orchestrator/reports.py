@@ -18,6 +18,7 @@ from orchestrator.observations import here, missing, recorded, wanted
 from orchestrator.plan import Plan
 from orchestrator.quiet import LatencyEstimator
 from orchestrator.report.bounds import within
+from orchestrator.report.source import study_beside
 from orchestrator.runner.base import Missing
 from orchestrator.screen import STAGE_KINDS, duration, number, plural, say, table_of, tell
 from orchestrator.shards import Shard, runner_of
@@ -27,6 +28,7 @@ from orchestrator.spec.quantities import show_bytes
 from orchestrator.storage.places import AnyPath
 from orchestrator.sweep import Summary
 from orchestrator.trials import Row
+from orchestrator.watch import Follower
 from orchestrator.words import brief, signature
 from trainables.export.facts import Facts
 
@@ -158,13 +160,22 @@ def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> in
         counts = df["status"].value_counts(dropna=False)
         unfinished = int(df["status"].isna().sum())
         running = runner_of(layout, name)
-        state = f"running (pid {running.pid})" if running else ("incomplete" if unfinished else "done")
+        state = f"running (pid {running.pid})" if running else "incomplete" if unfinished else _ended(layout, name)
         known = (str(int(counts.get(status, 0))) for status in ("complete", "failed", "infeasible", "stopped"))
         last = df["finished_at"].max()
         when = "-" if last != last else f"{last:%Y-%m-%d %H:%M}"
         table.add_row(name, state, str(len(df)), *known, str(unfinished), when)
     terminal.print(table)
     return damaged
+
+
+def _ended(layout: Layout, name: str) -> str:
+    """How a study without open trials stands: a search may have more to ask, and latencies may be missing."""
+    spec = study_beside(layout.study(name)).spec
+    if spec is None or not (spec.search.sampled or spec.base.get("latency")):
+        return "done"
+    standing = Follower(layout, name, skip_damaged=True).look()
+    return "incomplete" if standing.asked else "not timed" if standing.unmeasured else "done"
 
 
 def trial_report(terminal: Console, layout: Layout, found: Sequence[Row]) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import TableError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from orchestrator.analysis.objectives import Objective
     from orchestrator.report.source import Study
+    from orchestrator.spec.model import StudySpec
 
 BAD = ("failed", "infeasible")
 LEDGER_EVERY_S = 5.0
@@ -58,7 +59,8 @@ class Standing:
     `trials` counts rows by status, unfinished ones as `open`. `elapsed_s`, `per_minute` (stages) and `left_s` are of
     the run that holds the lock and null where they are not known; `has_table` is false until that run has written one.
     `early` counts the stages of any study that the root's ledger took since the run began, by kind. `left_out` names
-    tables that cannot be read.
+    tables that cannot be read. `asked` says how far a search has asked, and is empty where it will ask no more.
+    `unmeasured` counts latencies that the study wants of its finished trials and that nobody has taken.
     """
 
     study: str
@@ -73,6 +75,8 @@ class Standing:
     troubles: tuple[Trouble, ...] = ()
     early: Mapping[str, int] = field(default_factory=dict[str, int])
     left_out: tuple[str, ...] = ()
+    asked: str = ""
+    unmeasured: int = 0
 
     @property
     def done(self) -> int:
@@ -97,6 +101,7 @@ class Follower:
         self._seen: dict[AnyPath, tuple[int, pd.DataFrame]] = {}
         self._asked: tuple[tuple[Objective, ...], Study] | None = None
         self._early: tuple[float, Mapping[str, int]] = (0.0, {})
+        self._spec: StudySpec | None = None
 
     def look(self) -> Standing:
         """How the study stands at this moment.
@@ -117,15 +122,27 @@ class Follower:
                 self._study, runner, has_table=False, elapsed_s=elapsed, early=self._since(began),
                 left_out=tuple(self._left_out.values()),
             )  # fmt: skip
+        asked = _asked(trials, self._known_spec())
         progress = _progress(trials, stages)
+        if asked:
+            progress = {kind: replace(one, open_ended=True) for kind, one in progress.items()}
         own = _of_run(stages, began)
         per_minute = 60 * len(own) / elapsed if elapsed and len(own) else None
         all_trained = not any(one.ready for one in progress.values())
         return Standing(
             self._study, runner, True, progress, _counts(trials), elapsed, per_minute,
-            _left_s(progress, stages, own) if runner else None, self._is_draining(own), _troubles(trials),
-            self._since(began) if runner and all_trained else {}, tuple(self._left_out.values()),
+            _left_s(progress, stages, own) if runner and not asked else None, self._is_draining(own),
+            _troubles(trials), self._since(began) if runner and all_trained else {}, tuple(self._left_out.values()),
+            asked, _unmeasured(trials, self._table("_latency.parquet", began)),
         )  # fmt: skip
+
+    def _known_spec(self) -> "StudySpec | None":
+        """The study that is followed; None where it cannot be read."""
+        from orchestrator.report.source import study_beside
+
+        if self._spec is None:
+            self._spec = study_beside(self._folder).spec
+        return self._spec
 
     def front(self) -> "tuple[pd.DataFrame, pd.DataFrame, tuple[Objective, ...]] | None":
         """The trials, their front and its objectives, of the table that was seen last; None where there is none."""
@@ -180,6 +197,37 @@ class Follower:
 
     def _is_draining(self, own: "pd.DataFrame") -> bool:
         return any(self._layout.drain(str(run)).exists() for run in own["run"].dropna().unique())
+
+
+def _asked(trials: "pd.DataFrame", spec: "StudySpec | None") -> str:
+    """How far a search has asked; empty where nothing more will be asked.
+
+    One that learns adds its baselines last, also where the space is used up before all was asked for.
+    """
+    if spec is None:
+        return ""
+    roles = Counter(trials["role"])
+    wanted, asked = spec.search.trials or 0, -(-roles["cell"] // len(spec.seeds))
+    if spec.search.sampled and asked < wanted and not roles["baseline"]:
+        return f"{asked:,} of {wanted:,} configs asked for"
+    if spec.search.repeats == "adaptive" and trials["status"].isna().any():
+        return f"{roles['cell']:,} trials so far, more seeds where they decide"
+    return ""
+
+
+def _unmeasured(trials: "pd.DataFrame", latency: "pd.DataFrame | None") -> int:
+    """Latencies that finished trials want, beside a dense parent that is finished, less those that were taken."""
+    columns = ["latency.runtimes", "latency.batch", "dense_accuracy"]
+    if latency is None or not set(columns) <= set(trials.columns):
+        return 0
+    complete = trials.loc[trials["status"] == "complete"].drop_duplicates("stage_keys.evaluate")
+    taken = latency.groupby("stage_keys.evaluate").size()
+    asking = complete.dropna(subset=columns)
+    settings = (asking["latency.runtimes"].str.count(",") + 1) * (
+        asking["latency.batch"].astype(str).str.count(",") + 1
+    )
+    found = asking["stage_keys.evaluate"].map(taken).fillna(0)
+    return int((settings - found).clip(lower=0).sum())
 
 
 def _progress(trials: "pd.DataFrame", stages: "pd.DataFrame") -> dict[str, Progress]:

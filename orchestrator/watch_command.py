@@ -109,13 +109,25 @@ def _ended(standing: "Standing") -> int:
     code = _outcome(standing)
     ends = {0: "finished", EXIT_FAILED_TRIALS: "finished; some trials failed", EXIT_RESUMABLE: "ended before its end"}
     sys.stdout.write(f"{standing.study}: {ends[code]}\n")
+    if code == EXIT_RESUMABLE and (why := _unfinished(standing)):
+        sys.stdout.write(f"{why}\n")
     if code == EXIT_RESUMABLE:
         sys.stdout.write("What was finished is kept; the same sweep goes on from there.\n")
     return code
 
 
+def _unfinished(standing: "Standing") -> str:
+    """What is left where all that was asked for is trained; empty where trials are open."""
+    from orchestrator.screen import plural
+
+    if standing.trials.get("open"):
+        return ""
+    missing = plural(standing.unmeasured, "latency is", "latencies are")
+    return standing.asked or (f"All is trained; {missing} not measured." if standing.unmeasured else "")
+
+
 def _outcome(standing: "Standing") -> int:
     """The exit code of the sweep itself: 3 where it is not through, 1 where trials failed."""
-    if not standing.has_table or standing.trials.get("open"):
+    if not standing.has_table or standing.trials.get("open") or standing.asked or standing.unmeasured:
         return EXIT_RESUMABLE
     return EXIT_FAILED_TRIALS if standing.trials.get("failed") else 0

@@ -109,7 +109,8 @@ def progress_line(standing: Standing) -> str:
     )
     ready = sum(one.ready for one in standing.stages.values())
     waiting = f", {ready} ready or running" if standing.runner and ready else ""
-    return f"{standing.done}/{standing.total} stages done: {kinds}{waiting}; {trials_line(standing)}"
+    total = f"{standing.total}{'+' * bool(standing.asked)}"
+    return f"{standing.done}/{total} stages done: {kinds}{waiting}; {trials_line(standing)}"
 
 
 def trials_line(standing: Standing) -> str:
@@ -119,7 +120,8 @@ def trials_line(standing: Standing) -> str:
         return f"no table yet; the store took {taken} since the sweep began" if taken else "no table yet; starting"
     counts = dict(standing.trials)
     open_still, complete = counts.pop("open", 0), counts.pop("complete", 0)
-    parts = [f"{complete}/{complete + open_still + sum(counts.values())} trials complete"]
+    known = f"{complete + open_still + sum(counts.values())}{'+' * bool(standing.asked)}"
+    parts = [f"{complete}/{known} trials complete"]
     parts += [f"{count} {name}" for name, count in counts.items()]
     if measured := standing.early.get(LATENCY):
         parts.append(f"{plural(measured, 'latency', 'latencies')} measured")
@@ -131,6 +133,8 @@ def time_line(standing: Standing) -> str:
     parts = [f"{duration(standing.elapsed_s)} elapsed"] if standing.elapsed_s is not None else []
     if standing.per_minute is not None:
         parts.append(f"{standing.per_minute:.3g} stages/min")
+    if standing.asked:
+        parts.append(standing.asked)
     if standing.left_s is not None:
         parts.append(f"about {duration(standing.left_s)} left" if standing.left_s else "all trained")
     return ", ".join(parts) or "just begun"

@@ -20,7 +20,8 @@ from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, StageRecord
 from orchestrator.locks import study_lock
 from orchestrator.watch import Follower, Progress, known_studies
-from orchestrator.watch_screen import WatchScreen, progress_line
+from orchestrator.watch_command import _ended as ended  # pyright: ignore[reportPrivateUsage]
+from orchestrator.watch_screen import WatchScreen, progress_line, time_line
 
 NOW = time.time()
 
@@ -101,6 +102,71 @@ def test_progress_is_that_of_the_tables(tmp_path: Path) -> None:
     assert progress_line(standing) == (
         "3/10 stages done: train 1/2, compress 1/4, evaluate 1/4, 2 ready or running; 1/4 trials complete"
     )
+
+
+SEARCH = """\
+study: s
+base: {data: {name: digits}, model: {name: resnet8, width: 4}, train: {epochs: 1}, compress: {method: stq}}
+axes: {compress.pfr: {uniform: [0, 0.6]}}
+seeds: 2
+"""
+
+
+def test_a_search_that_will_ask_more_is_open_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tables(tmp_path)
+    (folder / "_study.yaml").write_text(SEARCH + "search: {name: tpe, trials: 3}\n")
+    with running(tmp_path):
+        standing = Follower(Layout(tmp_path), "s").look()
+    assert standing.left_s is None
+    assert progress_line(standing) == (
+        "3/10+ stages done: train 1/2+, compress 1/4+, evaluate 1/4+, 2 ready or running; 1/4+ trials complete"
+    )
+    assert time_line(standing).endswith(", 2 of 3 configs asked for")
+    tables(tmp_path, finished=True)
+    (folder / "_study.yaml").write_text(SEARCH + "search: {name: tpe, trials: 3}\n")
+    assert main(["watch", str(folder)]) == 3, "a config is still to be asked for"
+    assert main(["status", "--results", str(tmp_path)]) == 0
+    assert "incomplete" in capsys.readouterr().out
+    (folder / "_study.yaml").write_text(SEARCH + "search: {name: tpe, trials: 2}\n")
+    assert main(["watch", str(folder)]) == 0
+
+
+def test_adaptive_repeats_are_open_ended_while_trials_are_open(tmp_path: Path) -> None:
+    folder = tables(tmp_path)
+    (folder / "_study.yaml").write_text(SEARCH + "search: {name: random, trials: 2, repeats: adaptive}\n")
+    with running(tmp_path):
+        standing = Follower(Layout(tmp_path), "s").look()
+        assert standing.left_s is None
+        assert standing.asked == "4 trials so far, more seeds where they decide"
+    tables(tmp_path, finished=True)
+    assert not Follower(Layout(tmp_path), "s").look().asked
+
+
+def test_missing_latencies_are_no_finished_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tables(tmp_path, finished=True)
+    df = pd.read_parquet(folder / "trials.parquet")
+    wanted = {"latency.runtimes": "openvino,packed", "latency.batch": "1", "dense_accuracy": 0.9}
+    df.assign(**wanted).to_parquet(folder / "trials.parquet")
+    study = SEARCH.replace(
+        "compress: {method: stq}", "compress: {method: stq}, latency: {runtimes: [openvino, packed]}"
+    )
+    (folder / "_study.yaml").write_text(study + "search: {name: tpe, trials: 2}\n")
+    keys = ["ea0", "eb0", "ea1", "eb1"]
+
+    def taken(count: int) -> None:
+        pd.DataFrame({"stage_keys.evaluate": (keys * 2)[:count]}).to_parquet(folder / "_latency.parquet")
+
+    taken(5)
+    standing = Follower(Layout(tmp_path), "s").look()
+    assert standing.unmeasured == 3
+    assert ended(standing) == 3
+    assert "All is trained; 3 latencies are not measured.\n" in capsys.readouterr().out
+    assert main(["status", "--results", str(tmp_path)]) == 0
+    assert "not timed" in capsys.readouterr().out
+    taken(8)
+    assert ended(Follower(Layout(tmp_path), "s").look()) == 0
+    assert main(["status", "--results", str(tmp_path)]) == 0
+    assert "done" in capsys.readouterr().out
 
 
 def test_what_failed_is_counted_by_stage_and_what_lies_below_is_not_ready(tmp_path: Path) -> None:
