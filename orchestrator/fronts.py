@@ -10,7 +10,7 @@ from rich.table import Table
 from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.tables import COLUMNS, is_config_column
 from orchestrator.report.bounds import nearest, within
-from orchestrator.screen import duration, number, plural, say, table_of
+from orchestrator.screen import duration, number, plural, say, table_of, tell
 from orchestrator.spec.leaves import optional_paths
 from orchestrator.spec.model import Constraint
 from orchestrator.words import LEFT_OUT
@@ -40,7 +40,7 @@ def bounded_front_report(
     """
     kept = within(df, where)
     if where:
-        say(terminal, f"{bounds_line(df, kept, where)}{also}")
+        tell(terminal, f"{bounds_line(df, kept, where)}{also}")
     if not where or (kept["role"] == "cell").any():
         front_report(terminal, kept, front, objectives, chosen_on)
 
@@ -56,7 +56,7 @@ def front_report(
         say(terminal, _why_none(df, objectives))
         return
     chosen = f"; chosen on {chosen_on}, the test accuracy is shown" if chosen_on else ""
-    say(terminal, f"Pareto front: {plural(len(front), 'point')}, {', '.join(map(_wish, objectives))}{chosen}")
+    tell(terminal, f"Pareto front: {plural(len(front), 'point')}, {', '.join(map(_wish, objectives))}{chosen}")
     terminal.print(front_table(df, front, objectives, width=terminal.width))
     if left_out := front.attrs.get("left_out"):
         because: Mapping[str, int] = front.attrs["left_out_because"]
@@ -163,9 +163,3 @@ def _cell(row: Mapping[Any, Any], name: str) -> str:
 def _wish(objective: Objective) -> str:
     tolerance = f" within {100 * objective.tolerance:g} %" if objective.relative else f" within {objective.tolerance:g}"
     return f"{objective.column} {objective.direction}{tolerance if objective.tolerance else ''}"
-
-
-def argument(objective: Objective) -> str:
-    """The option of `orchestrator pareto` that asks for it."""
-    tolerance = f":{100 * objective.tolerance:g}%" if objective.relative else f":{objective.tolerance:g}"
-    return f"--{objective.direction} {objective.column}{tolerance if objective.tolerance else ''}"

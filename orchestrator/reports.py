@@ -10,7 +10,7 @@ from rich.console import Console
 from orchestrator.analysis.tables import COLUMNS
 from orchestrator.errors import TableError
 from orchestrator.estimate import Estimate, Estimator
-from orchestrator.fronts import argument, bounded_front_report, varied
+from orchestrator.fronts import bounded_front_report, varied
 from orchestrator.layout import Layout
 from orchestrator.ledger import StageRecord, replay
 from orchestrator.merge import Merged
@@ -54,7 +54,7 @@ def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
     if gone := summary.evicted.files:
         work += f"; {plural(gone, 'output')} not kept, {summary.evicted.bytes:,} bytes"
     part = f" shard {shard}" if shard else ""
-    say(terminal, f"{spec.study}{part} {state} in {duration(summary.wall_s)}: {work}")
+    tell(terminal, f"{spec.study}{part} {state} in {duration(summary.wall_s)}: {work}")
     failed = _failures(terminal, df[df["trial_id"].isin({trial.id for trial in summary.plan.trials})])
     if summary.stopped_by:
         tell(terminal, f"Ended early (--stop-after-same-error): {summary.stopped_by}", style="red")
@@ -68,7 +68,7 @@ def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
     _warm(terminal, *summary.warm)
     say(terminal, f"\n{folder}/trials.parquet: one row a trial")
     say(terminal, f"In Python: orchestrator.load({str(folder)!r})")
-    say(terminal, f"Look further: orchestrator pareto {folder} {' '.join(map(argument, spec.objectives))}")
+    say(terminal, f"Look further: orchestrator pareto {folder}")
     return failed
 
 
@@ -249,7 +249,7 @@ def _warm(terminal: Console, told: int, members: int) -> None:
     """What the search was told of other studies, whose trials are no rows here."""
     if told:
         known = f"the search was told {plural(told, 'config')} of other studies"
-        say(terminal, f"{known}; by validation {members} of them would be on this front")
+        tell(terminal, f"{known}; by validation {members} of them would be on this front")
 
 
 def _failures(terminal: Console, df: "pd.DataFrame") -> int:

@@ -1,6 +1,8 @@
 """Fronts as a person reads them, and the bounds of a search that all of them keep to."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -62,6 +64,12 @@ def test_of_eighty_columns_no_word_and_no_identifier_is_broken() -> None:
     }  # fmt: skip
 
 
+def test_a_table_that_pandas_read_has_fronts_after_the_import_that_is_documented() -> None:
+    script = "import pandas; import orchestrator.analysis.accessor; pandas.DataFrame().pareto; pandas.DataFrame().al"
+    assert "import orchestrator.analysis.accessor" in Path("results/README.md").read_text()
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_headings_stay_whole_where_there_is_room() -> None:
     assert "wall_time_s" in shown(table(), width=160)
 
@@ -85,7 +93,7 @@ def test_a_front_keeps_the_bounds_of_the_means() -> None:
 
 def test_bounds_that_nobody_keeps_are_all_that_is_said() -> None:
     bound = (Constraint("val_accuracy", ">=", 0.99), Constraint("compression", "<=", 5))
-    assert shown(table(), where=bound) == (
+    assert shown(table(), 160, where=bound) == (
         "No config keeps val_accuracy >= 0.99 and compression <= 5; the nearest there is: val_accuracy 0.9, "
         "compression 10.\n"
     )

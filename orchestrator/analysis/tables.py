@@ -419,6 +419,8 @@ replaced whole, never edited, so it may be read while the study runs.
     df.pareto.front({"accuracy": "max", "compression": "max", "wall_time_s": {"min": "5%"}})
     df.al.curve()      # of a study with `select`: accuracy by labels; then df.al.area, savings, plot
 
+A table that pandas itself has read has `df.pareto` and `df.al` after `import orchestrator.analysis.accessor`.
+
 - *better* is the direction in which a column improves; a dash where neither is better.
 - A *deterministic* column is equal bit for bit on one kind of machine at a fixed thread count, whether stages were
   shared or not and whichever runner ran them. The others are observations: times, machines, versions.
