@@ -7,6 +7,8 @@ from trainables.models.grids import INT8_ZERO
 
 SHARES = tuple(0.1 + 0.9 * number / 59 for number in range(60))
 """Of the whole range, that a grid may cover: what lies beyond is rounded to its end."""
+MOST_VALUES = 1 << 22
+"""Weights of a layer, evenly chosen, on which grids are tried; the range is that of all."""
 FINER = 8
 """Steps between two of these that are tried about the best one."""
 REFINEMENTS = 20
@@ -41,6 +43,7 @@ def activation_step(values: Tensor, bits: int) -> float:
 def _nearest(rows: Tensor, widest: Tensor, zeros: list[Tensor], top: int) -> tuple[Tensor, Tensor]:
     """The best (steps, zeros) for `rows` among shares of the `widest` step and `zeros`, refined."""
     widest = torch.where(widest > 0, widest, 1.0)
+    rows = rows[:, :: max(1, rows.numel() // MOST_VALUES)]
     best = _Best(rows, widest, zeros[0], top)
     for zero in zeros:
         for share in SHARES:

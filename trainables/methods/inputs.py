@@ -32,7 +32,8 @@ def feeding(model: nn.Module, layers: Collection[str]) -> dict[str, tuple[str, .
         if not sources or not all(isinstance(layer_of(model, source), _RECTIFIERS) for source in sources):
             msg = (
                 f"the inputs of layer {node.target} do not come from a ReLU, so that they cannot be quantized; "
-                "use compress.activations float, or a model whose layers read activations (model.block bn_first)"
+                "leave them fp32 (compress.activations float, compress.activation_bits null), or take a model whose "
+                "layers read activations (model.block bn_first)"
             )
             raise InfeasibleError(msg)
         found[str(node.target)] = tuple(str(source.target) for source in sources)
