@@ -148,6 +148,15 @@ def test_without_a_timeout_a_worker_that_stands_still_is_lost_after_a_while(
     assert sleeper.wait(30) == -signal.SIGKILL
 
 
+def test_a_worker_that_stands_still_before_its_first_stage_is_killed_without_a_note(
+    sleeper: "subprocess.Popen[bytes]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper.send_signal(signal.SIGSTOP)
+    assert wait(lambda: guarding.state(sleeper.pid) == "T")
+    assert look_until(Guard(sleeper.pid), tmp_path / "n", monkeypatch, guarding.STOPPED_S + 1) == {}
+    assert sleeper.wait(30) == -signal.SIGKILL
+
+
 def test_the_guard_kills_a_worker_that_stays_beyond_its_memory(
     sleeper: "subprocess.Popen[bytes]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

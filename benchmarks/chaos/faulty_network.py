@@ -1,9 +1,11 @@
 """A network of a study's own, which does harm when it is built where the folder `harm` beside it holds an order.
 
-A file in that folder is named after what is to happen: `hang` or `grow MIB`, done once by whoever takes the file away;
-`hold MIB`, done by everybody.
+A file in that folder is named after what is to happen: `hang`, `stop` or `grow MIB`, done once by whoever takes the
+file away; `hold MIB`, done by everybody.
 """
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -48,6 +50,8 @@ def make(channels: int, classes: int) -> nn.Module:
 
 def _obey(kind: str, size: int) -> None:
     held.clear()
+    if kind == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
     while kind == "hang":
         pass
     for _ in range(size // 16):

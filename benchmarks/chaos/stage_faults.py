@@ -6,11 +6,9 @@ import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-import psutil
-
 from benchmarks.chaos import faulty_network
 from benchmarks.chaos.bench import Bench
-from benchmarks.chaos.ray_faults import AT_WORK, RUN_S, ended
+from benchmarks.chaos.ray_faults import ended
 from benchmarks.chaos.scene import Scene
 from benchmarks.chaos.studies import Study
 from benchmarks.chaos.tally import Tally
@@ -54,21 +52,13 @@ def hangs(bench: Bench, times: int) -> Tally:
 
 
 def stopped_workers(bench: Bench, times: int) -> Tally:
-    """A worker that is stopped by SIGSTOP is killed at its time, and its stage tried again."""
+    """A worker that stands still in a stage is killed at its time, and the stage tried again."""
     tally = Tally("a worker that stands still", "SIGSTOP; resources.timeout")
     study = own_study("stopped", "resources: {cpus: 1, timeout: 20s}\n")
     for _ in range(times):
         scene = bench.scene(study, tally)
-        with scene.watched():
-            run = scene.sweep_cold(*WORDS)
-            if run.wait_for(lambda run=run: bool(run.members(AT_WORK)), RUN_S):
-                with contextlib.suppress(psutil.Error):
-                    run.members(AT_WORK)[0].suspend()
-                    tally.struck += 1
-            ended(scene, run)
-            scene.finish()
-        tally.repetitions += 1
-        scene.remove()
+        _order(scene, "stop")
+        _ends_well(scene, WORDS, "took longer than 20 s and could not be stopped otherwise")
     return tally.done()
 
 

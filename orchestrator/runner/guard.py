@@ -52,20 +52,24 @@ class Guard:
 
     def look(self) -> None:
         """Note what the worker holds, and end it where it may not go on."""
-        if not self.order:
-            return
+        now = time.monotonic()
+        self.stopped_since = (self.stopped_since or now) if state(self.pid) in "Tt" else 0.0
+        if self.order:
+            self.hold(now)
+        if self.stopped_since and now - self.stopped_since > STOPPED_S:
+            self.end("lost", f"its process stood still (stopped) for {STOPPED_S:g} s")
+
+    def hold(self, now: float) -> None:
+        """The worker to the limits of its stage."""
         self.count()
         self.rss = resident(self.pid) or self.rss
-        now, memory, timeout = time.monotonic(), self.order.get("memory"), self.order.get("timeout_s")
+        memory, timeout = self.order.get("memory"), self.order.get("timeout_s")
         over = isinstance(memory, int) and self.rss > memory
         self.over_since = (self.over_since or now) if over else 0.0
-        self.stopped_since = (self.stopped_since or now) if state(self.pid) in "Tt" else 0.0
         if over and now - self.over_since > GRACE_S:
             self.end("oom", f"its process held {mib(self.rss)} of the {mib(memory)} that it was given")
         elif isinstance(timeout, int | float) and now - self.began > timeout + GRACE_S:
             self.end("timeout", f"it took longer than {timeout:g} s and could not be stopped otherwise")
-        elif self.stopped_since and now - self.stopped_since > STOPPED_S:
-            self.end("lost", f"its process stood still (stopped) for {STOPPED_S:g} s")
 
     def count(self) -> None:
         """Remember how many the kernel had ended a while ago: a process that is ended takes a while to be gone."""
@@ -73,9 +77,10 @@ class Guard:
             self.kills, self.counted_at = [self.kills[1], oom_kills()], time.monotonic()
 
     def end(self, failure: str, reason: str) -> None:
-        """Say why, then kill the worker."""
-        self.write(failure, f"{reason}; the process was killed")
-        self.order = {}
+        """Say why, where a stage had begun, then kill the worker."""
+        if self.order:
+            self.write(failure, f"{reason}; the process was killed")
+        self.order, self.stopped_since = {}, 0.0
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 

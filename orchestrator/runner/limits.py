@@ -63,6 +63,7 @@ class Limits:
         self._deadline: float | None = None
         self._verdict: StageStopped | None = None
         self._looker: threading.Thread | None = None
+        self._tell({})  # the guard is there before anything heavy is loaded, which may stand still too
 
     @contextmanager
     def holding(self, demand: Demand, note: Path | None) -> Generator[Held]:
@@ -133,7 +134,7 @@ class Limits:
         return None
 
     def _tell(self, order: dict[str, object]) -> None:
-        """Tell the guard, which is started for the first stage; without one only the kinder ways are left."""
+        """Tell the guard, which is started with the first word; without one only the kinder ways are left."""
         if not self._guarded:
             return
         with suppress(OSError):
