@@ -22,7 +22,8 @@ _PASSING_FUNCTIONS = (
 def read_by(model: nn.Module, node: Node) -> tuple[str, ...]:
     """The layers that read what `node` of the graph of `model` gives, by name; none if anything else reads it.
 
-    They are convolutions of one group, gated or not, and linear layers; between are only what gives 0 for 0.
+    They are convolutions of one group, padded with zeros, gated or not, and linear layers; between is what gives 0 for
+    0 alone.
     """
     ends = list(_ends(model, node))
     if not all(_reads_channels(layer_of(model, end)) for end in ends):
@@ -40,7 +41,9 @@ def _ends(model: nn.Module, node: Node) -> Iterator[Node]:
 
 
 def _reads_channels(layer: nn.Module | None) -> bool:
-    return isinstance(layer, GatedConv2d | nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == 1 and layer.padding_mode == "zeros"
+    return isinstance(layer, GatedConv2d | nn.Linear)
 
 
 def gated_inputs(model: nn.Module) -> Mapping[str, str]:

@@ -97,10 +97,9 @@ class _SkippingConv(nn.Module):
         return self._spread(y) if self.whole else y
 
     def _weight(self) -> Tensor:
-        if self.inputs is None:
-            return self.conv.weight.index_select(0, self.outputs.index)
-        read = self.inputs_first.index_select(0, self.inputs.index)
-        return read.index_select(1, self.outputs.index).transpose(0, 1)
+        if self.inputs is None or len(self.inputs.index) == self.conv.in_channels:
+            return _picked(self.conv.weight, self.outputs.index)
+        return _picked(self.inputs_first.index_select(0, self.inputs.index).transpose(0, 1), self.outputs.index)
 
     def _spread(self, y: Tensor) -> Tensor:
         whole = y.new_zeros((1, self.conv.out_channels, *y.shape[2:]))
@@ -118,6 +117,8 @@ class _ReadingConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """All kernels, from the inputs that there are."""
+        if len(self.inputs.index) == self.conv.in_channels:
+            return self.conv(x)
         weight = self.inputs_first.index_select(0, self.inputs.index).transpose(0, 1)
         return _convolved(self.conv, x, weight, self.conv.bias)
 
@@ -140,6 +141,11 @@ def _reading(layer: nn.Module, inputs: OpenKernels, channels: int) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
         return _ReadingConv(layer, inputs)
     return _ReadingLinear(cast("nn.Linear", layer), inputs, channels)
+
+
+def _picked(weight: Tensor, kernels: Tensor) -> Tensor:
+    """The weights of some kernels; those of all of them are not copied."""
+    return weight if len(kernels) == len(weight) else weight.index_select(0, kernels)
 
 
 def _convolved(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
