@@ -88,7 +88,6 @@ def _has_ledgers(layout: Layout) -> bool:
 def _copy_ledgers(target: Layout, other: Layout) -> int:
     """How many ledgers were new, or had grown since an earlier merge."""
     copied = 0
-    target.ledger.mkdir(parents=True, exist_ok=True)
     for run, data in whole_ledgers(other.ledger):
         known = whole_ledger(target.ledger, run)
         if known.startswith(data):
@@ -98,6 +97,10 @@ def _copy_ledgers(target: Layout, other: Layout) -> int:
                 f"{other.ledger / run}.jsonl and {target.ledger / run}.jsonl are two different ledgers of one name; "
                 "remove the one that is not yours"
             )
-        publish(target.ledger / f"{run}.jsonl", data)
+        try:
+            target.ledger.mkdir(parents=True, exist_ok=True)
+            publish(target.ledger / f"{run}.jsonl", data)
+        except OSError as error:
+            raise StoreError(f"{target.ledger}: cannot be written: {error.strerror}; name another --results") from error
         copied += 1
     return copied

@@ -129,10 +129,18 @@ def test_a_study_elsewhere_is_merged_into_a_disk_and_removed(
     assert "0 stages ran" in here("sweep", study, "--runner", "serial", "--results", "merged")
     rows = pd.read_parquet(command.folder / "merged" / "tiny" / "trials.parquet")
     pd.testing.assert_frame_equal(deterministic(rows), deterministic(local.trials()))
-    assert "nothing to remove" in here("gc", "--results", bucket.root)
-    assert "removed: " in here("rm", "tiny", "--yes", "--results", bucket.root)
+    kept = command.study(SMALL.replace("study: tiny", "study: other\nartifacts: {keep: parents}"), "other.yaml")
+    here("sweep", kept, "--runner", "serial", "--results", bucket.root)
+    said = here("gc", "--results", bucket.root)
+    assert "nothing to remove" in said
+    assert "warning" not in said
+    said = here("rm", "tiny", "--yes", "--results", bucket.root)
+    assert "removed: " in said
+    assert "outputs of tiny" in said
     assert "no study 'tiny'" in here("rm", "tiny", "--yes", "--results", bucket.root, expect=2)
-    assert not [name for name in bucket.files() if "/artifacts/" in name or "/tiny/" in name]
+    assert not [name for name in bucket.files() if "/tiny/" in name]
+    parents = sum(1 for one in local.stages()["stage"] if one == "train")
+    assert len([name for name in bucket.files() if "/artifacts/" in name]) == parents
     # the other way: what a disk has goes there
     assert "has all of it already" not in here("merge", "merged", "--results", bucket.root)
     assert "0 stages ran" in here("sweep", study, "--runner", "serial", "--results", bucket.root)

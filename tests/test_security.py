@@ -28,6 +28,7 @@ from orchestrator.layout import Layout
 from orchestrator.ledger import LedgerWriter, replay
 from orchestrator.names import is_plain
 from orchestrator.report.serve import LiveReport, Server
+from orchestrator.storage.secrets import redacted
 from orchestrator.words import harmless
 from trainables.data import files
 from trainables.errors import DataError, TrialError
@@ -355,3 +356,20 @@ def test_arguments_that_are_refused_are_told_without_their_secrets(capsys: pytes
         assert "***@bucket" in told
         assert "AKIAPLANTEDKEY" not in told
         assert "plantedsecretsix" not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://AK:a/b/c@bucket/x", "s3://***@bucket/x"),
+        ("s3://AK:plain@bucket/x and s3://b/c", "s3://***@bucket/x and s3://b/c"),
+        ("http://host:8080/path", "http://host:8080/path"),
+        ("https://h/x?AWSAccessKeyId=AKIA1&a=b", "https://h/x?AWSAccessKeyId=***&a=b"),
+        ("the value /abcdefSEKRETvalue of it", "the value *** of it"),
+        ("a token at /run/secrets/token", "a token at /run/secrets/token"),
+    ],
+)
+def test_secrets_of_any_form_are_taken_out(monkeypatch: pytest.MonkeyPatch, text: str, shown: str) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "/abcdefSEKRETvalue")
+    monkeypatch.setenv("API_TOKEN_FILE", "/run/secrets/token")
+    assert redacted(text) == shown

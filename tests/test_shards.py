@@ -1,5 +1,6 @@
 """A study in parts: every stage in one of them, the same parts everywhere, and one result."""
 
+import errno
 from collections import Counter
 from itertools import permutations
 from pathlib import Path
@@ -157,6 +158,18 @@ def test_what_cannot_be_merged_is_refused(sweep: FormulaSweep) -> None:
         merge(one, (one,))
     with pytest.raises(RunError, match="is no results root"):
         merge(one, (nothing,))
+
+
+def test_a_root_that_takes_no_ledger_is_told(sweep: FormulaSweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(STUDY, smooth)
+    target = Layout(sweep.folder / "elsewhere")
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("orchestrator.merge.publish", full)
+    with pytest.raises(StoreError, match="cannot be written: Read-only file system; name another --results"):
+        merge(target, (Layout(sweep.folder / "results"),))
 
 
 def test_the_whole_does_not_run_beside_a_part_nor_one_parting_beside_another(sweep: FormulaSweep) -> None:

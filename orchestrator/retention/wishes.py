@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, StoreError
 from orchestrator.layout import Layout
 from orchestrator.ledger import Replay
 from orchestrator.locks import Holder
@@ -16,7 +16,7 @@ from orchestrator.retention.kept import kept
 from orchestrator.rungs import with_stops
 from orchestrator.runner.base import missing
 from orchestrator.shards import locked_studies, runner_of
-from orchestrator.spec.load import load_spec
+from orchestrator.spec.load import parse_spec
 
 STUDY = "_study.yaml"
 
@@ -72,7 +72,11 @@ def stored_plan(study: str, site: Site, replayed: Replay) -> tuple[Plan, bool]:
 
     """
     path = site.layout.study(study) / STUDY
-    spec = load_spec(str(path), allow_code=site.code_folder is not None)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from error
+    spec = parse_spec(text, str(path), allow_code=site.code_folder is not None)
     planner = planner_of(spec, site, lambda _: None, may_probe=False)
     records = with_stops(replayed.records, replayed.events.get(spec.search_name, ()))
     growth = growth_of(planner, replayed, lambda _: None)

@@ -52,9 +52,9 @@ def load_spec(
     return _parsed(text, str(path), faults, overrides, allow_code=allow_code, elsewhere=elsewhere)
 
 
-def parse_spec(text: str, source: str) -> StudySpec:
+def parse_spec(text: str, source: str, *, allow_code: bool = True) -> StudySpec:
     """The study of a text that was read from `source`; errors as of `load_spec`."""
-    return _parsed(text, source, [], (), allow_code=True, elsewhere=False)
+    return _parsed(text, source, [], (), allow_code=allow_code, elsewhere=False)
 
 
 def _parsed(

@@ -3,15 +3,17 @@
 import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 HIDDEN = "***"
+_FILES = ("FILE", "PATH", "DIR", "FOLDER", "HOME")
 SHORTEST = 6
 """Shorter values stand in too many innocent places."""
 
-_IN_URI = re.compile(r"(?<=://)[^\s/@'\"]*(?:/[^\s/@'\"]+)?@")
+_IN_URI = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s@'\"]*@|(?<=://)[^\s/@'\"]*(?:/[^\s/@'\"]+)?@")
 _NAMES = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
 _IN_QUERY = re.compile(
-    r"(?i)([?&](?:[a-z_.-]*(?:secret|token|password|credential|signature|access_key)[a-z_.-]*|sig|key)=)[^&\s'\"]+"
+    r"(?i)([?&](?:[a-z_.-]*(?:secret|token|password|credential|signature|access_?key)[a-z_.-]*|sig|key)=)[^&\s'\"]+"
 )
 
 
@@ -28,5 +30,9 @@ def _of_environment() -> Iterable[str]:
     return (
         value
         for name, value in os.environ.items()
-        if _NAMES.search(name) and len(value) >= SHORTEST and not value.startswith("/")
+        if _NAMES.search(name) and len(value) >= SHORTEST and not _names_a_file(name, value)
     )
+
+
+def _names_a_file(name: str, value: str) -> bool:
+    return value.startswith("/") and (name.upper().endswith(_FILES) or Path(value).exists())
