@@ -19,6 +19,12 @@ Failure = Literal[
 - timeout: the stage took longer than it was given
 """
 
+REMEDIES: Mapping[str, str] = {
+    "oom": "give it more with --set resources.memory=..., or in steps with --set retry.oom.memory=[...]",
+    "timeout": "give it longer with --set resources.timeout=..., or in steps with --set retry.timeout.after=[...]",
+}
+"""What to ask for next, of the classes that a study can do something about."""
+
 SETTLED: frozenset[Failure] = frozenset({"diverged"})
 """Failures that a second run of the same stage would only repeat."""
 

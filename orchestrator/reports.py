@@ -1,5 +1,6 @@
 """What a person reads at the end of a command: plans, fronts, states, single trials."""
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.console import Console
 from orchestrator.analysis.tables import COLUMNS
 from orchestrator.errors import TableError
 from orchestrator.estimate import Estimate, Estimator
+from orchestrator.failures import REMEDIES
 from orchestrator.fronts import bounded_front_report, varied
 from orchestrator.layout import Layout
 from orchestrator.ledger import StageRecord, replay
@@ -66,10 +68,15 @@ def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
     where = spec.search.where
     bounded_front_report(terminal, df, _front(terminal, within(df, where), spec), spec.objectives, where)
     _warm(terminal, *summary.warm)
-    say(terminal, f"\n{folder}/trials.parquet: one row a trial")
-    say(terminal, f"In Python: orchestrator.load({str(folder)!r})")
-    say(terminal, f"Look further: orchestrator pareto {folder}")
+    say(terminal, f"\n{where_to_look(folder)}")
     return failed
+
+
+def where_to_look(folder: AnyPath) -> str:
+    """A study's table, and what reads it: lines that can be copied, whatever the folder is called."""
+    table, quoted = folder / "trials.parquet", shlex.quote(str(folder))
+    python = f"In Python: orchestrator.load({str(folder)!r})"
+    return f"{table}: one row a trial\n{python}\nLook further: orchestrator pareto {quoted}"
 
 
 def empty_shard(terminal: Console, shard: Shard, spec: StudySpec) -> None:
@@ -206,7 +213,7 @@ def export_report(terminal: Console, folder: Path, facts: Facts) -> None:
         same = f"the same class on {100 * one.agreement:.2f} % of {plural(one.images, 'test image')}"
         told = f"{same}, logits within {one.max_difference:.3g}, accuracy {100 * one.accuracy:.2f} %"
         say(terminal, f"  in {one.runtime}: {told}")
-    say(terminal, f"Try it: orchestrator predict {folder} IMAGE")
+    say(terminal, f"Try it: orchestrator predict {shlex.quote(str(folder))} IMAGE")
 
 
 def prediction_report(terminal: Console, found: "Sequence[Prediction]", engine: str) -> None:
@@ -256,11 +263,14 @@ def _failures(terminal: Console, df: "pd.DataFrame") -> int:
     """Trials that did not get through, grouped by their error; returns how many failed."""
     bad = df[df["status"].isin(["failed", "infeasible"])]
     for (status, _), rows in bad.groupby([bad["status"], bad["error"].map(signature)]):
-        kinds = ", ".join(sorted(rows["failure"].dropna().unique()))
+        classes = sorted(rows["failure"].dropna().unique())
+        kinds = ", ".join(classes)
         status, error = f"{status} ({kinds})" if kinds else status, brief(rows["error"].iloc[0])
         trials = ", ".join(rows["trial_id"].head(3)) + (", ..." if len(rows) > 3 else "")
         tell(terminal, f"{len(rows)} {status}: {error}")
         say(terminal, f"  {trials}\n  see: orchestrator show {rows['trial_id'].iloc[0]}")
+        for remedy in (REMEDIES[name] for name in classes if name in REMEDIES):
+            say(terminal, f"  then: {remedy}")
     if early := int((df["status"] == "stopped").sum()):
         say(terminal, f"{plural(early, 'trial')} stopped early; the column error says where and why")
     return int((df["status"] == "failed").sum())

@@ -65,7 +65,7 @@ def _say_gc(found: "Found", *, removed: bool) -> None:
     for kind in KINDS:
         going, (stay, size) = found.of(kind), found.stay.get(kind, (0, 0))
         if going or stay:
-            kept = f"; {_counted(kind, stay)} stay, {_size(size)}" if stay else ""
+            kept = f"; {_counted(kind, stay)} stay{'s' * (stay == 1)}, {_size(size)}" if stay else ""
             _say(f"{_counted(kind, len(going))} {verb}, {_size(sum(piece.bytes for piece in going))}{kept}")
     total = sum(piece.bytes for piece in found.pieces)
     _say(f"{_size(total)} {'freed' if removed else 'would be freed'}" if found.pieces else "nothing to remove")

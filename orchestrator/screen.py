@@ -85,6 +85,7 @@ class SweepScreen:
         self._stopped = 0
         self._asked = ""
         self._draining = False
+        self._ends_early = False
 
     @contextmanager
     def showing(self) -> Generator["SweepScreen"]:
@@ -163,13 +164,14 @@ class SweepScreen:
             self._print_plain()
 
     def retried(self, record: StageRecord, demand: Demand) -> None:
-        """An attempt failed; the stage is handed out again."""
+        """An attempt failed; the stage is handed out again, by a later run where this one ends."""
         self._running.pop(record.key, None)
         reason = brief(record.error or "no reason was kept")
         more = f" with {show_bytes(demand.memory)}" if record.failure == "oom" and demand.memory else ""
         more += f" with {duration(demand.timeout_s)}" if record.failure == "timeout" and demand.timeout_s else ""
         stage = f"stage {record.kind} {record.key[:12]} (seed {record.seed})"
-        self.warned(f"{stage} {record.failure}: {reason}; it is handed out again{more}")
+        then = "the same command goes on from there" if self._draining else f"it is handed out again{more}"
+        self.warned(f"{stage} {record.failure}: {reason}; {then}")
 
     def handed_back(self, stages: Sequence[str]) -> None:
         """These stages go back untouched."""
@@ -178,6 +180,7 @@ class SweepScreen:
 
     def stopping(self, reason: str) -> None:
         """The sweep ends early of itself."""
+        self._ends_early = True
         self.warned(reason)
 
     def draining(self, urgent: bool) -> None:
@@ -188,7 +191,8 @@ class SweepScreen:
             if urgent
             else "what runs is finished and kept"
         )
-        self._say(f"stopping: {what}; another Ctrl-C stops at once")
+        pressed = not (urgent or self._ends_early)
+        self._say(f"stopping: {what}; {'another ' if pressed else ''}Ctrl-C stops at once")
 
     def _say(self, text: str) -> None:
         tell(self._console, text)

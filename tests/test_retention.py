@@ -21,7 +21,7 @@ from orchestrator.layout import Layout
 from orchestrator.locks import study_lock
 from orchestrator.plan import Planner
 from orchestrator.retention.removal import GC_LOCK, alone
-from orchestrator.retention.rubbish import YOUNG_S
+from orchestrator.retention.rubbish import YOUNG_S, Found
 from orchestrator.shards import Shard
 from orchestrator.spec.load import load_spec
 
@@ -82,7 +82,7 @@ def age(path: Path, seconds: float = 2 * YOUNG_S) -> None:
     [
         ("{keep: fronts}", "artifacts.keep: 'fronts' must be one of all, front, parents; did you mean 'front'?"),
         ("{keep: [all]}", 'artifacts.keep: ["all"] must be one of all, front, parents; valid: all, front, parents'),
-        ("front", "artifacts: 'front' must be a mapping of keys to values"),
+        ("front", "artifacts: 'front' must be a mapping such as {keep: front}"),
         ("{kept: all}", "artifacts.kept: unknown key; did you mean 'keep'?"),
     ],
 )  # fmt: skip
@@ -169,6 +169,13 @@ def test_a_study_whose_plan_cannot_be_known_keeps_everything(
     Path("results/other/_study.yaml").write_text(grid("other", "[0.2]"))
     assert run("gc") == 0
     assert outputs() == paths(grid("other", "[0.2]"))
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, "1 checkpoint stays, 7 bytes"), (2, "2 checkpoints stay, 7 bytes")])
+def test_one_stays_and_two_stay(capsys: pytest.CaptureFixture[str], count: int, told: str) -> None:
+    found = Found([], {"checkpoint": (count, 7)})
+    retention_command._say_gc(found, removed=True)  # pyright: ignore[reportPrivateUsage]
+    assert told in capsys.readouterr().out
 
 
 def test_gc_takes_what_no_study_wants_and_tells_bytes(swept: FormulaSweep, capsys: pytest.CaptureFixture[str]) -> None:

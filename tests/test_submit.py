@@ -265,6 +265,9 @@ def test_device_auto_is_decided_where_it_runs(study: str, capsys: pytest.Capture
     [
         (("--to", "ray-job", "--address", "http://192.0.2.1:8265"), "is a path within a folder of this machine"),
         (("--to", "ray-job", "--address", "127.0.0.1:6379"), "is no dashboard"),
+        (("--to", "ray-job", "--address", "http://me:hidden@head:8265"), "--address: holds credentials"),
+        (("--to", "ray-job", "--address", "http://me:hidden@head"), "RAY_AUTH_TOKEN"),
+        (("--to", "ray-job", "--address", "https://head/?token=hidden"), "--address: holds credentials"),
         (("--to", "ray-job", "--driver-cpus", "-1"), "must be a number of at least 0"),
         (("--to", "kuberay", "--image", "x", "--results", "shared/results"), "within a folder of this machine"),
         (("--to", "kuberay", "--image", "x", "--results", "/home/me/results"), "lies on no volume"),

@@ -1,14 +1,20 @@
 """Errors as a person reads them: whole words, and the advice at the end kept."""
 
 import io
+import shlex
 
+import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from orchestrator import fronts, reports
 from orchestrator.ledger import StageRecord
+from orchestrator.runner import ray_host
 from orchestrator.screen import SweepScreen, tell
+from orchestrator.spec.resources import Demand
+from orchestrator.storage.places import located
 from orchestrator.words import LONGEST, brief
 from trainables.config import TrialConfig
 from trainables.keys import Stage
@@ -96,6 +102,59 @@ def test_workers_that_have_begun_are_not_started() -> None:
     first, second, *_ = (line for line in terminal.export_text().splitlines() if "elapsed" in line)
     assert first.endswith("starting workers")
     assert second.endswith("first stages are running")
+
+
+@pytest.mark.parametrize(
+    ("early", "urgent", "told"),
+    [(False, False, "another Ctrl-C"), (False, True, "; Ctrl-C"), (True, False, "; Ctrl-C")],
+)
+def test_ctrl_c_is_another_one_where_somebody_pressed_it(early: bool, urgent: bool, told: str) -> None:
+    terminal = Console(record=True, width=160)
+    screen = SweepScreen(terminal)
+    if early:
+        screen.stopping("2 errors alike")
+    screen.draining(urgent)
+    assert f"{told} stops at once" in terminal.export_text()
+
+
+def test_what_is_handed_out_by_a_later_run_is_not_said_to_be_handed_out_again() -> None:
+    terminal = Console(record=True, width=160)
+    screen = SweepScreen(terminal)
+    screen.retried(record("a", "failed", "asked back", failure="preempted"), Demand())
+    screen.draining(urgent=True)
+    screen.retried(record("b", "failed", "asked back", failure="preempted"), Demand())
+    first, _, second = terminal.export_text().splitlines()
+    assert first.endswith("asked back; it is handed out again")
+    assert second.endswith("asked back; the same command goes on from there")
+
+
+@pytest.mark.parametrize(("failure", "key"), [("oom", "resources.memory"), ("timeout", "resources.timeout")])
+def test_what_would_mend_a_failure_is_told_at_the_end(failure: str, key: str) -> None:
+    terminal = Console(record=True, width=160)
+    row = {"status": "failed", "failure": failure, "error": "stage train: too much", "trial_id": "t"}
+    df = pd.DataFrame([row, {**row, "failure": "bug", "error": "KeyError"}])
+    assert reports._failures(terminal, df) == 2  # pyright: ignore[reportPrivateUsage]
+    told = terminal.export_text()
+    assert told.count("then: ") == told.count(f"--set {key}=") == 1
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/of mine?endpoint_override=h:1&region=us-east-1", "/results of mine"])
+def test_the_last_lines_of_a_sweep_name_its_table_and_can_be_copied(root: str) -> None:
+    folder = located(root) / "a"
+    table, _, further = reports.where_to_look(folder).splitlines()
+    named = table.removesuffix(": one row a trial")
+    assert located(named) == folder / "trials.parquet"
+    assert shlex.split(further.partition(": ")[2]) == ["orchestrator", "pareto", str(folder)]
+
+
+def test_what_no_machine_has_is_told_in_gib_with_the_key_that_asks_for_it() -> None:
+    nodes = [{"CPU": 4.0, "memory": 8.0 * 2**30}, {"CPU": 2.0, "memory": 16.0 * 2**30}]
+    told = ray_host._too_much(nodes, Demand(memory=900 * 2**30))  # pyright: ignore[reportPrivateUsage]
+    assert "(CPU 1, memory 900 GiB); the most there is: CPU 4, memory 16 GiB" in told
+    assert "--set resources.memory=..." in told
+    assert "resources.cpus" not in told
+    both = ray_host._too_much(nodes, Demand(cpus=4, memory=12 * 2**30))  # pyright: ignore[reportPrivateUsage]
+    assert "--set resources.cpus=... and --set resources.memory=..." in both, "no machine has the two together"
 
 
 def test_a_warm_start_is_told_at_its_beginning_and_end() -> None:

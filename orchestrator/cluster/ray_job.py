@@ -51,11 +51,17 @@ def dashboard_address(given: str | None) -> str:
     """The dashboard that is meant: named, or in Ray's own environment variables, or on this machine.
 
     Raises:
-        RunError: it is no address of a dashboard.
+        RunError: it is no address of a dashboard, or holds credentials.
 
     """
     told = [os.environ.get(name, "") for name in ENVIRONMENT]
     address = given or next((one for one in told if one.startswith("http")), DEFAULT_ADDRESS)
+    if set("@?#") & set(address):
+        raise RunError(
+            f"{'--address' if given else ' or '.join(ENVIRONMENT)}: holds credentials or options, and what is shown of "
+            "a job can be read by others. Name the dashboard as http://HOST:8265; a cluster's token stands in the "
+            "environment, as RAY_AUTH_TOKEN (with RAY_AUTH_MODE=token)"
+        )
     try:
         parts = urlsplit(address)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or parts.scheme == "https")

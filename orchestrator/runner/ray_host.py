@@ -12,13 +12,14 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
 from orchestrator.runner.environment import quiet_ray
 from orchestrator.runner.messages import Broken, Order, Over, Ready, Refused
+from orchestrator.spec.quantities import show_bytes
 from orchestrator.spec.resources import Demand
 
 quiet_ray()
@@ -28,6 +29,7 @@ from ray._private import ray_constants  # noqa: E402
 
 OBJECT_STORE_BYTES = 100 * 2**20  # tasks and records are small; artifacts go through the store
 END_S = 2.0
+_KEYS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory"}  # Ray's names and a study's
 
 
 class RefusedError(Exception):
@@ -84,12 +86,25 @@ def _workers(nodes: list[Mapping[str, float]], demands: tuple[Demand, ...]) -> M
     found = {demand: sum(_fits(node, demand) for node in nodes) for demand in demands}
     for demand, count in found.items():
         if not count:
-            wanted = ", ".join(f"{name} {amount:g}" for name, amount in bundle(demand).items())
-            most = ", ".join(
-                f"{name} {max(node.get(name, 0.0) for node in nodes):g}" for name in bundle(demand)
-            )  # fmt: skip
-            raise RefusedError(f"no machine has what resources ask for a worker ({wanted}); the most there is: {most}")
+            raise RefusedError(_too_much(nodes, demand))
     return found
+
+
+def _too_much(nodes: Sequence[Mapping[str, float]], demand: Demand) -> str:
+    """What no machine has of a demand, and which keys of a study ask for less."""
+    wanted = bundle(demand)
+    most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in wanted}
+    short = [name for name in wanted if wanted[name] > most[name]] or list(wanted)
+    less = " and ".join(f"--set resources.{_KEYS[name]}=..." for name in short)
+    return (
+        f"no machine has what resources ask for a worker ({_shown(wanted)}); the most there is: {_shown(most)}. "
+        f"Ask for less with {less} (or the kind of stage that asks for it, as resources.train), or add machines."
+    )
+
+
+def _shown(amounts: Mapping[str, float]) -> str:
+    told = {name: show_bytes(int(amount)) if name == "memory" else f"{amount:g}" for name, amount in amounts.items()}
+    return ", ".join(f"{name} {amount}" for name, amount in told.items())
 
 
 def bundle(demand: Demand) -> dict[str, float]:

@@ -9,7 +9,7 @@ from orchestrator.failures import RETRIES, Retried
 from orchestrator.spec.quantities import BYTES, SECONDS, seconds, size
 from orchestrator.spec.resources import Demand, Resources, Retry
 from orchestrator.spec.settings import count
-from orchestrator.spec.wording import meant, show
+from orchestrator.spec.wording import show
 from orchestrator.spec.yaml_nodes import Node, Value
 from trainables.config import Device
 from trainables.keys import StageKind
@@ -17,7 +17,7 @@ from trainables.keys import StageKind
 MAX_CPUS = 4096
 MAX_GPUS = 1024
 MAX_RETRIES = 1_000_000
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("cpu", "cuda", "auto")
 DEMANDS = ("cpus", "gpus", "memory", "device", "timeout")
 KINDS: tuple[StageKind, ...] = ("select", "train", "compress", "evaluate")
 _LADDERS = {"oom": "memory", "timeout": "after"}
@@ -93,8 +93,7 @@ class _DemandReader:
         value = node.plain() if node is not None else None
         if node is None or value in DEVICES:
             return cast("str | None", value)
-        hint = meant(value, DEVICES) if isinstance(value, str) else f"; valid: {', '.join(DEVICES)}"
-        self._faults.append(node.fault(key, f"{show(value)} is not known{hint}"))
+        self._faults.append(node.fault(key, f"{show(value)} is not known; valid: {', '.join(DEVICES)}"))
         return None
 
     def _gpus(self, node: Node | None, key: str) -> tuple[float | None, bool]:

@@ -81,6 +81,9 @@ def objectives(node: Node | None, faults: list[Fault], *, timed: bool = True) ->
 
 def keep(node: Node | None, faults: list[Fault]) -> Keep:
     """Which outputs stay after the study's end; absent: all."""
+    if node is not None and not isinstance(node.value, Mapping):
+        faults.append(node.fault("artifacts", f"{show(node.plain())} must be a mapping such as {{keep: front}}"))
+        return "all"
     item = node.only("artifacts", ("keep",), faults).get("keep") if node else None
     if item is None:
         return "all"
