@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from orchestrator.plan import Planner
     from orchestrator.shards import Shard
+    from orchestrator.spec.model import StudySpec
     from trainables.config import TrialConfig
 
 EXIT_FAILED_TRIALS, EXIT_USER_MISTAKE, EXIT_RESUMABLE, EXIT_STOPPED, EXIT_BROKEN_PIPE = 1, 2, 3, 130, 141
@@ -225,6 +226,8 @@ def _sweep(options: argparse.Namespace) -> int:
         prepare_data([config.data], options.data_root.resolve(), download=options.download)
 
     planner = _planner(options, before_probe=data_is_there)
+    if options.address:
+        _warn_of_auto(options, planner.spec)
     where = Options(
         layout=Layout(options.results.resolve()), data_root=options.data_root.resolve(), download=options.download,
         runner=options.runner, address=options.address, cores=options.cores, latency=not options.no_latency,
@@ -242,6 +245,21 @@ def _sweep(options: argparse.Namespace) -> int:
     if summary.interrupted and not summary.stopped_by:
         return EXIT_RESUMABLE
     return EXIT_FAILED_TRIALS if failed else 0
+
+
+def _warn_of_auto(options: argparse.Namespace, spec: "StudySpec") -> None:
+    """On a cluster `device: auto` is what this machine has; others may have GPUs."""
+    from orchestrator.spec.demands import written_auto
+    from orchestrator.spec.load import load_spec
+
+    if any(demand.gpus for demand in spec.resources.demands) or "resources" not in spec.tree:
+        return
+    written = load_spec(options.study, options.overrides, allow_code=options.allow_code, elsewhere=True)
+    if keys := written_auto(written.tree["resources"]):
+        _announce(
+            f"warning: {' and '.join(keys)}: auto is the CPU here, as this machine has no GPU; where others of the "
+            f"cluster have, add --set {keys[0]}=cuda"
+        )
 
 
 def _shard(options: argparse.Namespace, planner: "Planner") -> "Shard | None":

@@ -213,7 +213,7 @@ def _advanced(desk: Desk, stored: StoredRound, rounds: Rounds) -> StoredRound:
     if not len(before.newest):
         raise RunError(f"all images of round {stored.number} are gone from {desk.facts.folder}; {RESTART}")
     reset_state(desk.request.spec.resources.of("select").cpus)
-    refuse_absent_gpu(desk.device)
+    refuse_absent_gpu(desk)
     data, number = labelling.pool_of(images_of(desk), list(desk.sums)), stored.number + 1
     count = query_sizes(desk.select, number)[-1]
     with importable(desk.request.code_folder):

@@ -11,6 +11,7 @@ from orchestrator.label_files import RESTART, StoredRound, nameable, write
 from orchestrator.layout import Layout
 from orchestrator.sources import Sources
 from orchestrator.spec.cells import cells
+from orchestrator.spec.demands import absent_gpu
 from orchestrator.spec.model import StudySpec
 from trainables.config import Device, Precision, SelectConfig, TrialConfig, resolve
 from trainables.data.folder import FolderFacts
@@ -201,7 +202,7 @@ def images_of(desk: Desk) -> "FolderImages":
         raise RunError(f"{desk.request.spec.source}: {error}") from error
 
 
-def refuse_absent_gpu(device: Device) -> None:
+def refuse_absent_gpu(desk: Desk) -> None:
     """A study that asks for a GPU needs one.
 
     Raises:
@@ -210,8 +211,8 @@ def refuse_absent_gpu(device: Device) -> None:
     """
     import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RunError("resources.gpus asks for a GPU and this machine has none; add --set resources.gpus=0")
+    if desk.device == "cuda" and not torch.cuda.is_available():
+        raise RunError(absent_gpu(desk.request.spec.tree.get("resources")))
 
 
 def name_the_folder(request: Request) -> None:

@@ -108,11 +108,32 @@ def _checked(options: argparse.Namespace) -> "StudySpec":
     from orchestrator.spec.load import load_spec
 
     spec = load_spec(options.study, options.overrides, allow_code=options.allow_code, elsewhere=True)
+    if decided := _decided_auto(options, spec):
+        overrides = [*options.overrides, *decided]
+        spec = load_spec(options.study, overrides, allow_code=options.allow_code, elsewhere=True)
     if all(data.name != "imagefolder" for data in data_configs(spec)):
         nowhere = Layout(Path("/dev/null"))
         site = Site(nowhere, Path(), Path.cwd() if options.allow_code else None)
         _ = planner_of(spec, site, _say, may_probe=False).plan
     return spec
+
+
+def _decided_auto(options: argparse.Namespace, spec: "StudySpec") -> list[str]:
+    """Overrides in place of `device: auto`, for KubeRay: the sweep runs on the head, whose pod never has a GPU."""
+    from orchestrator.spec.demands import decided_auto, written_auto
+
+    section = spec.tree.get("resources")
+    if not (written := written_auto(section)):
+        return []
+    if options.to == "kuberay":
+        _say(f"{' and '.join(written)}: auto is decided here, by the GPUs of a pod (--gpus {options.gpus or 0})")
+        return decided_auto(section, cuda=bool(options.gpus))
+    if options.to == "ray-job":
+        _say(
+            f"warning: {' and '.join(written)}: auto is decided on the machine that runs the sweep itself; where that "
+            "has no GPU and others of the cluster have, write cuda"
+        )
+    return []
 
 
 def _say(message: str) -> None:

@@ -25,8 +25,8 @@ from orchestrator.runner.draining import draining_on_signals
 from orchestrator.runner.task import Workplace
 from orchestrator.shards import Shard, check_alone, check_parted, lock_name, runner_of
 from orchestrator.spec.cells import data_configs
+from orchestrator.spec.demands import absent_gpu
 from orchestrator.spec.model import StudySpec
-from orchestrator.spec.resources import Demand
 from orchestrator.spool import bring_left
 from orchestrator.storage.places import AnyPath, opened
 from orchestrator.storage.remote import RemotePath
@@ -146,7 +146,7 @@ def _run(planner: Planner, options: Options, observer: SweepObserver, started: f
     # Whatever is refused is refused before the study's folder is touched.
     check_possible(observations, options.cores)
     if todo.stages or growth:
-        _check_resources(plan.spec.resources.demands, options)
+        _check_resources(plan.spec, options)
     needed = [*(one.config.data for one in todo.stages), *(one.data for one in observations)]
     needed += data_configs(plan.spec) if growth else []
     prepare_data(needed, options.data_root, download=options.download)
@@ -244,20 +244,17 @@ def _runner(plan: Plan, options: Options, run: str) -> Runner:
     return TuneRunner(place, resources.demands, options.cores, options.address)
 
 
-def _check_resources(demands: Iterable[Demand], options: Options) -> None:
+def _check_resources(spec: StudySpec, options: Options) -> None:
     if options.address and options.runner == "serial":
         raise RunError("--address joins a Ray cluster and --runner serial uses no Ray; leave one of them out")
     if options.address:
         _knock(options.address)
         return
-    cpus, gpus = (max(getattr(demand, name) for demand in demands) for name in ("cpus", "gpus"))
+    cpus, gpus = (max(getattr(demand, name) for demand in spec.resources.demands) for name in ("cpus", "gpus"))
     if cpus > options.cores:
         raise RunError(f"resources.cpus {cpus} is more than the {options.cores} cores of this machine (see --cores)")
     if gpus > 0 and not _cuda_available():
-        raise RunError(
-            f"resources.gpus {gpus:g} asks for a GPU and this machine has none that torch can use. "
-            "Add --set resources.gpus=0 to run on the CPU, or --address to join a cluster."
-        )
+        raise RunError(f"{absent_gpu(spec.tree.get('resources'))}, or --address to join a cluster.")
 
 
 def _knock(address: str) -> None:

@@ -231,10 +231,14 @@ def test_no_command_is_undocumented() -> None:
 
 
 REFUSED = [
-    (("--set", "resources.gpus=1"), "asks for a GPU"),
+    (("--set", "resources.gpus=1"), "resources.gpus 1 asks for a GPU"),
+    (("--set", "resources.gpus=1"), "Add --set resources.gpus=0 to run on the CPU"),
+    (("--set", "resources.device=cuda"), "resources.device cuda asks for a GPU"),
+    (("--set", "resources.device=cuda"), "Add --set resources.device=cpu to run on the CPU"),
     (("--set", "resources.cpus=64"), "is more than the"),
     (("--set", "data.name=cifar10", "--set", "train.precision=fp32"), "data set cifar10 is not usable"),
     (("--runner", "tune", "--address", "127.0.0.1:1"), "no Ray cluster answers there"),
+    (("--address", "127.0.0.1:1", "--set", "resources.train.device=auto"), "add --set resources.train.device=cuda"),
     (("--address", "127.0.0.1:1"), "--runner serial uses no Ray"),
 ]
 
@@ -248,6 +252,7 @@ def test_a_refused_sweep_leaves_the_finished_table_alone(
     message: str,
 ) -> None:
     monkeypatch.setattr("orchestrator.sweep._cuda_available", lambda: False)
+    monkeypatch.setattr("orchestrator.spec.load.cuda_here", lambda: False)
     table = swept.folder / "results" / "tiny" / "trials.parquet"
     before = table.read_bytes()
     assert run(swept, monkeypatch, "sweep", "tiny.yaml", *SERIAL, "--set", "train.epochs=3", *words) == 2

@@ -8,6 +8,7 @@ from study_files import HEAD, faults, load
 from orchestrator.failures import RETRIES
 from orchestrator.plan import plan
 from orchestrator.spec import load as loading
+from orchestrator.spec.demands import absent_gpu, decided_auto, written_auto
 from orchestrator.spec.model import StudySpec
 from orchestrator.spec.quantities import seconds, show_bytes, size
 from orchestrator.spec.resources import Demand
@@ -123,6 +124,36 @@ def test_a_wrong_value_is_told_with_its_place(tmp_path: Path, line: str, told: s
     (found,) = faults(tmp_path, HEAD + line + "\n")
     assert found.startswith("line 6, column ")
     assert told in found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{device: cuda}", "{gpus: 0.5}", "{device: cuda, gpus: 2}", "{gpus: auto}", "{train: {device: cuda}}",
+        "{gpus: 1, train: {device: cuda, gpus: 0.25}, evaluate: {device: cpu}}", "{device: cuda, select: {gpus: 1}}",
+    ],
+)  # fmt: skip
+def test_what_is_advised_where_no_gpu_is_leads_to_the_cpu(tmp_path: Path, line: str) -> None:
+    told = absent_gpu(spec(tmp_path, f"resources: {line}").tree["resources"])
+    sets = [word for word in told.split() if word.startswith("resources.") and "=" in word]
+    found = spec(tmp_path, f"resources: {line}", *sets).resources
+    assert {demand.device for demand in found.demands} == {"cpu"}
+    assert {demand.gpus for demand in found.demands} == {0}
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+@pytest.mark.parametrize(
+    "line", ["{device: auto}", "{device: auto, gpus: 0.5}", "{device: auto, gpus: 0}", "{train: {device: auto}}"]
+)
+def test_auto_is_decided_as_where_such_a_machine_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, cuda: bool
+) -> None:
+    monkeypatch.setattr("orchestrator.spec.load.cuda_here", lambda: cuda)
+    there = spec(tmp_path, f"resources: {line}").resources
+    monkeypatch.setattr("orchestrator.spec.load.cuda_here", lambda: not cuda)
+    written = loading.load_spec(str(tmp_path / "study.yaml"), elsewhere=True).tree["resources"]
+    assert written_auto(written)
+    assert spec(tmp_path, f"resources: {line}", *decided_auto(written, cuda=cuda)).resources == there
 
 
 def test_amounts() -> None:

@@ -260,6 +260,32 @@ def test_device_auto_is_decided_where_it_runs(study: str, capsys: pytest.Capture
     assert '"device": "auto"' in text
 
 
+@pytest.mark.parametrize(("gpus", "device", "each"), [(("--gpus", "2"), "cuda", 1.0), ((), "cpu", 0.0)])
+def test_on_kuberay_auto_is_what_the_pods_have(
+    study: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, gpus: tuple[str, ...], device: str, each: float
+) -> None:
+    words = ("submit", study, "--to", "kuberay", *POD, *gpus, "--set", "resources.device=auto", "--print")
+    assert main([*words]) == 0
+    out, err = capsys.readouterr()
+    assert "resources.device: auto is decided here" in err
+    config_map, job = documents(out)
+    sent = tmp_path / "sent.yaml"
+    sent.write_text(config_map["data"]["study.yaml"])
+    (demand,) = load_spec(str(sent)).resources.demands
+    assert (demand.device, demand.gpus) == (device, each)
+    (pods,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    limits = pods["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits.get("nvidia.com/gpu") == (gpus[1] if gpus else None)
+
+
+def test_a_head_may_lack_the_gpus_of_its_cluster(study: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("submit", study, "--to", "ray-job", "--results", "s3://bucket/results", "--print")
+    assert main([*words, "--set", "resources.device=auto"]) == 0
+    assert "warning: resources.device: auto is decided on the machine" in capsys.readouterr().err
+    assert main([*words, "--set", "resources.device=cuda"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -56,6 +56,48 @@ def _settled(value: Value, demand: Demand) -> Value:
     return {**value, "device": demand.device, "gpus": gpus}
 
 
+def absent_gpu(section: Value) -> str:
+    """What to say of a section `resources` without a GPU: the keys that ask for one, and what to set instead."""
+    asked: list[str] = []
+    instead: list[str] = []
+    for key, part in _parts(section):
+        if part.get("device") == "cuda":
+            asked.append(f"{key}.device cuda")
+            instead.append(f"--set {key}.device=cpu")
+        if gpus := part.get("gpus"):
+            asked.append(f"{key}.gpus {gpus}")
+            instead.append(f"--set {key}.gpus=0")
+    verb = "asks" if len(asked) == 1 else "ask"
+    return (
+        f"{' and '.join(asked)} {verb} for a GPU and this machine has none that torch can use. "
+        f"Add {' '.join(instead)} to run on the CPU"
+    )
+
+
+def written_auto(section: Value) -> list[str]:
+    """The keys of a section `resources` at which `device: auto` stands."""
+    return [f"{key}.device" for key, part in _parts(section) if part.get("device") == "auto"]
+
+
+def decided_auto(section: Value, *, cuda: bool) -> list[str]:
+    """The overrides that decide each `device: auto` of a section, where machines are known to have a GPU or none."""
+    found: list[str] = []
+    for key, part in _parts(section):
+        if part.get("device") == "auto":
+            gpus = part.get("gpus")
+            on_gpu = cuda and gpus != 0
+            found.append(f"{key}.device={'cuda' if on_gpu else 'cpu'}")
+            found += [f"{key}.gpus=0"] if gpus and not on_gpu else []
+    return found
+
+
+def _parts(section: Value) -> list[tuple[str, Mapping[str, Value]]]:
+    """(key, what stands there) of a worker and of the kinds of stage that have something of their own."""
+    whole = section if isinstance(section, Mapping) else {}
+    parts = [("resources", whole), *((f"resources.{kind}", whole.get(kind)) for kind in KINDS)]
+    return [(key, cast("Mapping[str, Value]", part)) for key, part in parts if isinstance(part, Mapping)]
+
+
 class _DemandReader:
     """Reads what a worker, or one kind of stage, is given; `faults` grows."""
 
