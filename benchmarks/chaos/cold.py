@@ -97,7 +97,7 @@ def title(process: psutil.Process) -> str:
     return ""
 
 
-def _has_ended(one: psutil.Process) -> bool:
+def has_ended(one: psutil.Process) -> bool:
     """Whether nothing is left of it but its number, for a parent that does not ask."""
     try:
         return one.status() == psutil.STATUS_ZOMBIE
@@ -108,7 +108,7 @@ def _has_ended(one: psutil.Process) -> bool:
 def survivors(family: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Those of a dead driver's processes that do not end by themselves; they are ended here."""
     _, there = psutil.wait_procs(family, timeout=GONE_S)
-    alive = [one for one in there if not _has_ended(one)]
+    alive = [one for one in there if not has_ended(one)]
     for one in alive:
         with contextlib.suppress(psutil.Error):
             one.kill()

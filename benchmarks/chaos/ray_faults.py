@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 
 from benchmarks.chaos.bench import Bench
-from benchmarks.chaos.cold import ColdRun, survivors
+from benchmarks.chaos.cold import GONE_S, ColdRun, has_ended, survivors
 from benchmarks.chaos.scene import LONGEST_S, Scene
 from benchmarks.chaos.studies import Study, pfr_study
 from benchmarks.chaos.tally import Tally
@@ -100,7 +100,7 @@ def _strike_one(bench: Bench, scene: Scene, run: ColdRun, victim: str) -> None:
     one = bench.random.choice(chosen)
     with contextlib.suppress(psutil.Error):
         one.kill()
-        one.wait(30)
+        run.wait_for(lambda: has_ended(one), GONE_S)
         scene.tally.struck += 1
         scene.tally.in_stage += 1
 
