@@ -1,6 +1,8 @@
 """A front as a person reads it, at the end of a sweep, while it runs and afterwards."""
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROWS_SHOWN = 20
+MOST_LEAVES = 8
+"""More columns than these, beside the objectives, are not read across."""
+
+_KINDS = (".method", ".name", ".strategy")
+_STEP = re.compile(r"(?:^|,)\d+_(\w+)=")
 
 
 def bounds_line(df: "pd.DataFrame", kept: "pd.DataFrame", where: Sequence[Constraint]) -> str:
@@ -86,8 +93,12 @@ def front_table(
     ordered = front.sort_values(first.column, ascending=first.direction == "min", kind="stable")
     seeds = front["n_seeds"].unique().tolist() if "n_seeds" in front.columns else []
     known = [name for name in ("trial_id", "n_seeds") if name in front.columns and (name != "n_seeds" or seeds[1:])]
-    columns = [*varied(df), *known, *(objective.column for objective in objectives)]
-    rows = [[_cell(row, name) for name in columns] for row in ordered.head(shown).to_dict("records")]
+    columns, leaves = [*known, *(objective.column for objective in objectives)], varied(df)
+    settings = Settings(df, leaves)
+    rows = [
+        [*settings.told(row), *(_cell(row, name) for name in columns)] for row in ordered.head(shown).to_dict("records")
+    ]
+    columns = [*settings.headings, *columns]
     notes = [_seeds_told(seeds)] if seeds else []
     notes += ["compared by what all seeds are expected to give"] if front.attrs.get("over") == "expected" else []
     notes += [f"{len(front) - shown} more points"] if len(front) > shown else []
@@ -96,6 +107,52 @@ def front_table(
     if width is None or _natural(found) <= width:
         return found
     return _tight([heading.replace("_", "_\n") for heading in headings], rows, "; ".join(notes), width)
+
+
+class Settings:
+    """What tells the cells of a table apart: a column a leaf, or where these are many all of them in one.
+
+    Of many a row has those alone in which it differs from others of the same kind: of the same method, say.
+    """
+
+    def __init__(self, df: "pd.DataFrame", leaves: Sequence[str]) -> None:
+        self._leaves = leaves
+        self._cells = df[df["role"] == "cell"]
+        self._kinds = [name for name in leaves if name.endswith(_KINDS)]
+        self._in_one = len(leaves) > MOST_LEAVES
+        self._varied: dict[tuple[object, ...], Sequence[str]] = {}
+
+    @property
+    def headings(self) -> Sequence[str]:
+        """Of the columns of `told`."""
+        return ["setting"] if self._in_one else self._leaves
+
+    def told(self, row: Mapping[Any, Any]) -> Sequence[str]:
+        """What a row of these columns says."""
+        if not self._in_one:
+            return [_cell(row, name) for name in self._leaves]
+        kinds = [_cell(row, name) for name in self._kinds if _is_known(row[name])]
+        return [", ".join([*kinds, *map(partial(_leaf, row), self._among_its_like(row))])]
+
+    def _among_its_like(self, row: Mapping[Any, Any]) -> Sequence[str]:
+        kind = tuple(row[name] if _is_known(row[name]) else None for name in self._kinds)
+        if kind not in self._varied:
+            like = self._cells
+            for name, value in zip(self._kinds, kind, strict=True):
+                like = like[like[name].isna() if value is None else like[name] == value]
+            others = [name for name in self._leaves if name not in self._kinds]
+            self._varied[kind] = [name for name in others if like[name].nunique(dropna=False) > 1]
+        return [name for name in self._varied[kind] if _is_known(row[name])]
+
+
+def _is_known(value: object) -> bool:
+    return value is not None and value == value
+
+
+def _leaf(row: Mapping[Any, Any], name: str) -> str:
+    """A leaf and its value; of a pipeline the names of its steps."""
+    leaf, text = name.rpartition(".")[2], _cell(row, name)
+    return " + ".join(_STEP.findall(text)) if leaf == "steps" else f"{leaf} {text}"
 
 
 def _seeds_told(seeds: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from orchestrator.analysis.objectives import parse_objectives
 from orchestrator.cli import main
-from orchestrator.fronts import bounded_front_report, front_report
+from orchestrator.fronts import Settings, bounded_front_report, front_report, varied
 from orchestrator.layout import Layout
 from orchestrator.report.bounds import nearest, within
 from orchestrator.report.data import payload
@@ -159,3 +159,15 @@ def test_all_fronts_of_a_study_keep_its_bounds(
     assert "Among the trials with val_accuracy >=" in told.err
     assert min(row["val_accuracy"] for row in json.loads(told.out)["trials"]) >= bound
     assert main(["compare", str(bounded), str(bounded / "trials.parquet"), "--json"]) == 0
+
+
+def test_of_many_leaves_a_row_has_those_that_tell_it_from_its_like() -> None:
+    df = pd.read_parquet("results/reference/methods.parquet")
+    settings = Settings(df, varied(df))
+    assert settings.headings == ["setting"]
+    told = {row["trial_id"]: settings.told(row)[0] for row in df[df["role"] == "cell"].to_dict("records")}
+    assert len(set(told.values())) == 28
+    assert {"stq, activations float, pfr 0.2, weights binary", "combine, expand + stq", "expand"} <= set(told.values())
+    few = Settings(df, ["compress.method", "compress.pfr"])
+    assert few.headings == ["compress.method", "compress.pfr"]
+    assert few.told({"compress.method": "stq", "compress.pfr": 0.2}) == ["stq", "0.2"]
