@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 POLL_S = 0.05
-GONE_S = 60.0
+GONE_S = 180.0
+"""Ray's agents try to reach a head that is gone for a minute before they end."""
 """Ample time for Ray's processes to notice that their driver is dead."""
 
 
