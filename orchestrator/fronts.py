@@ -11,7 +11,6 @@ from rich.table import Table
 
 from orchestrator.analysis.objectives import Objective
 from orchestrator.analysis.tables import COLUMNS, is_config_column
-from orchestrator.report.bounds import nearest, within
 from orchestrator.screen import duration, number, plural, say, table_of, tell
 from orchestrator.spec.leaves import optional_paths
 from orchestrator.spec.model import Constraint
@@ -30,6 +29,8 @@ _STEP = re.compile(r"(?:^|,)\d+_(\w+)=")
 
 def bounds_line(df: "pd.DataFrame", kept: "pd.DataFrame", where: Sequence[Constraint]) -> str:
     """What the bounds of a search leave of a table: `kept` of `df`."""
+    from orchestrator.report.bounds import nearest
+
     bounds = " and ".join(map(str, where))
     if (kept["role"] == "cell").any():
         return f"Among the trials with {bounds}:"
@@ -45,6 +46,8 @@ def bounded_front_report(
 
     `also` stands behind that word.
     """
+    from orchestrator.report.bounds import within
+
     kept = within(df, where)
     if where:
         tell(terminal, f"{bounds_line(df, kept, where)}{also}")

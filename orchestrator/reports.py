@@ -19,8 +19,6 @@ from orchestrator.merge import Merged
 from orchestrator.observations import here, missing, recorded, wanted
 from orchestrator.plan import Plan
 from orchestrator.quiet import LatencyEstimator
-from orchestrator.report.bounds import within
-from orchestrator.report.source import study_beside
 from orchestrator.runner.base import Missing
 from orchestrator.screen import STAGE_KINDS, duration, number, plural, say, table_of, tell
 from orchestrator.shards import Shard, runner_of
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
 def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
     """Say how a sweep ended and show its front; returns how many trials failed."""
     from orchestrator.analysis.load import load
+    from orchestrator.report.bounds import within
 
     spec, shard = summary.plan.spec, summary.shard
     folder = results / spec.study
@@ -178,6 +177,8 @@ def status_report(terminal: Console, layout: Layout, names: Sequence[str]) -> in
 
 def _ended(layout: Layout, name: str) -> str:
     """How a study without open trials stands: a search may have more to ask, and latencies may be missing."""
+    from orchestrator.report.source import study_beside
+
     spec = study_beside(layout.study(name)).spec
     if spec is None or not (spec.search.sampled or spec.base.get("latency")):
         return "done"

@@ -118,7 +118,7 @@ def test_a_failure_at_the_root_closes_a_chain_longer_than_python_may_recurse() -
     root = forest(1, [0.4])[0]
     chain = [root]
     for number in range(5 * sys.getrecursionlimit()):
-        chain.append(dataclasses.replace(root, key=f"round {number}", parent=chain[-1].key))
+        chain.append(msgspec.structs.replace(root, key=f"round {number}", parent=chain[-1].key))
     schedule = Schedule(chain, {}, Estimator(), 1)
     schedule.take()
     assert schedule.finish(record(root, "failed")) == [stage.key for stage in chain[1:]]
