@@ -36,7 +36,8 @@ CONFIGS: dict[str, dict[str, object]] = {
     "low_rank": {"method": "low_rank", "penalty": 0.3, "energy": 0.7, "epochs": 3},
     "xnet": {"method": "xnet", "reduction": 2, "keep": ["first"], "epochs": 2},
     "lkam": {"method": "lkam", "gain": 60, "active_share": 0.1, "removal_share": 0.3, "epochs": 3},
-    "ptq_group": {"method": "ptq_group", "images": 64, "weight_bits": 3, "groups": 2, "block_steps": 20, "epochs": 2},
+    "ptq_group": {"method": "ptq_group", "images": 64, "weight_bits": 3, "groups": 2, "block_steps": 20, "epochs": 2,
+                  "lr": 0.001},
     "combine": {"method": "combine", "steps": {"1_expand": {"method": "expand", "factor": 2, "epochs": 1},
                                                "2_stq": {"method": "stq", "pfr": 0.4, "epochs": 2}}},
 }  # fmt: skip

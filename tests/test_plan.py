@@ -142,6 +142,7 @@ def test_every_shipped_study_can_be_planned_and_asks_a_question() -> None:
     paths = sorted(shipped_studies().glob("*.yaml"))
     assert {path.stem for path in paths} >= {
         "smoke", "pfr_grid", "threshold_grid", "stq_ablation", "fashion_mnist_pfr", "fashion_mnist_width",
+        "fashion_mnist_methods",
         "cifar10_resnet20", "cifar10_resnet18",
     }  # fmt: skip
     for path in paths:

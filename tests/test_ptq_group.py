@@ -177,7 +177,7 @@ def test_a_folded_network_is_the_network(config: Any, data: Dataset) -> None:
 
 def test_norms_that_stay_keep_their_statistics(data: Dataset) -> None:
     parent = dense(data, BN_FIRST)
-    model, method = trained(parent, data, PtqGroupConfig(images=64, block_steps=5, epochs=2))
+    model, method = trained(parent, data, PtqGroupConfig(images=64, block_steps=5, epochs=2, lr=0.001))
     kept = [name for name, module in model.named_modules() if isinstance(module, FrozenNorm)]
     assert "head.bn" in kept
     finished = method.finalize(model)

@@ -202,6 +202,7 @@ STUDIES = {
     "lkam": 60,
     "ptq_group": 150,
     "methods": 84,
+    "fashion_mnist_methods": 28,
     "binary_methods": 18,
 }
 

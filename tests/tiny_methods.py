@@ -67,7 +67,7 @@ TINY: dict[str, CompressConfig] = {
     "lkam": LkamConfig(active_share=0.2, gain=40, removal_share=0.2, epochs=8, lr=0.1),
     "lkam, soft to the end": LkamConfig(gain=10, soft_share=1, removal_share=0.3, threshold=0.6, epochs=6, lr=0.1),
     "low_rank": LowRankConfig(penalty=0.2, energy=0.8, keep=("first",), epochs=6, lr=0.1),
-    "ptq_group": PtqGroupConfig(weight_bits=3, groups=2, images=100, block_steps=40, epochs=2),
+    "ptq_group": PtqGroupConfig(weight_bits=3, groups=2, images=100, block_steps=40, epochs=2, lr=0.001),
     "ptq_group of ranges": PtqGroupConfig(
         weight_bits=2,
         groups=3,
@@ -78,7 +78,7 @@ TINY: dict[str, CompressConfig] = {
         epochs=2,
         images=99,
     ),
-    "ptq_group of float inputs": PtqGroupConfig(activation_bits=None, images=100, blocks="none", epochs=2),
+    "ptq_group of float inputs": PtqGroupConfig(activation_bits=None, images=100, blocks="none", epochs=2, lr=0.001),
     "low_rank at the end": LowRankConfig(penalty=0.3, energy=0.95, split_at=1, epochs=6, lr=0.1),
 }
 

@@ -12,7 +12,7 @@ class PtqGroupConfig(DistillFields):
 
     method: Literal["ptq_group"] = "ptq_group"
     epochs: int = Field(default=20, ge=1, description="passes over the images, in the joint stage")
-    lr: float = Field(default=0.001, gt=0, description="largest learning rate of the joint stage")
+    lr: float = Field(default=0.0001, gt=0, description="largest learning rate of the joint stage")
     distill: Share = Field(default=1.0, description="share of the joint loss that follows the parent; 1: no labels")
     distill_losses: DistillLosses = Field(
         default=("logits", "features"),
