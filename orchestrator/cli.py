@@ -377,7 +377,7 @@ def _pareto(options: argparse.Namespace) -> int:
     elif options.json:
         sys.stdout.write(front.to_json(orient="records", lines=True, double_precision=15, date_format="iso"))
     else:
-        bounded_front_report(console(), df, front, objectives, where, options.select_on or "", ALL_ADVICE)
+        bounded_front_report(console(), df, kept, front, objectives, where, options.select_on or "", ALL_ADVICE)
     return 0
 
 

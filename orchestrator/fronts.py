@@ -39,16 +39,13 @@ def bounds_line(df: "pd.DataFrame", kept: "pd.DataFrame", where: Sequence[Constr
 
 
 def bounded_front_report(
-    terminal: Console, df: "pd.DataFrame", front: "pd.DataFrame", objectives: Sequence[Objective],
-    where: Sequence[Constraint], chosen_on: str = "", also: str = "",
+    terminal: Console, df: "pd.DataFrame", kept: "pd.DataFrame", front: "pd.DataFrame",
+    objectives: Sequence[Objective], where: Sequence[Constraint], chosen_on: str = "", also: str = "",
 ) -> None:  # fmt: skip
-    """The front of the rows that keep the bounds of a search, with a word on them; without bounds, `front_report`.
+    """The front of the rows that keep the bounds of a search, `kept` of `df`, with a word on the bounds.
 
-    `also` stands behind that word.
+    Without bounds, `front_report`; `also` stands behind that word.
     """
-    from orchestrator.report.bounds import within
-
-    kept = within(df, where)
     if where:
         tell(terminal, f"{bounds_line(df, kept, where)}{also}")
     if not where or (kept["role"] == "cell").any():

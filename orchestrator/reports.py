@@ -65,7 +65,8 @@ def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
     if summary.interrupted:
         say(terminal, "What is finished is kept; the same command goes on from there.")
     where = spec.search.where
-    bounded_front_report(terminal, df, _front(terminal, within(df, where), spec), spec.objectives, where)
+    kept = within(df, where)
+    bounded_front_report(terminal, df, kept, _front(terminal, kept, spec), spec.objectives, where)
     _warm(terminal, *summary.warm)
     say(terminal, f"\n{where_to_look(folder)}")
     return failed

@@ -203,11 +203,12 @@ def whole_ledger(root: AnyPath, run: str) -> bytes:
         StoreError: it cannot be read.
 
     """
+    whole = root / f"{run}.jsonl"
     try:
-        names = [one.key for one in stored_files(root) if _run_of(one.key) == run]
-        if isinstance(root, RemotePath) and f"{run}.jsonl" not in names:
-            return b"".join((root / name).read_fixed() for name in sorted(names))
-        return (root / f"{run}.jsonl").read_bytes() if names else b""
+        if whole.exists():
+            return whole.read_bytes()
+        names = (name for name in current(list(stored_files(root))) if _run_of(name) == run)
+        return b"".join((root / name).read_bytes() for name in names)
     except OSError as error:
         raise StoreError(f"{root}: cannot be read: {error.strerror}") from error
 

@@ -37,9 +37,14 @@ def free_ports(number: int) -> list[int]:
     return ports
 
 
+def short_folder() -> Path:
+    """A name for a folder of Ray's, whose sockets have short names."""
+    return Path(f"/tmp/ray-{secrets.token_hex(3)}")
+
+
 @contextmanager
 def ray_head(cpus: int = 2) -> Generator[Head]:
-    folder = Path(f"/tmp/ray-{secrets.token_hex(3)}")  # sockets have short names
+    folder = short_folder()
     folder.mkdir()
     port, dashboard, agent, client = free_ports(4)
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}

@@ -46,8 +46,8 @@ def shown(
     df: pd.DataFrame, width: int = 80, where: tuple[Constraint, ...] = (), over: Literal["seed"] | None = "seed"
 ) -> str:
     terminal = Console(width=width, record=True, force_terminal=True, color_system=None)
-    front = within(df, where).pareto.front(OBJECTIVES, over=over)
-    bounded_front_report(terminal, df, front, OBJECTIVES, where)
+    kept = within(df, where)
+    bounded_front_report(terminal, df, kept, kept.pareto.front(OBJECTIVES, over=over), OBJECTIVES, where)
     return terminal.export_text()
 
 

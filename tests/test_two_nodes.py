@@ -1,7 +1,6 @@
 """A sweep that joins a cluster of two nodes from outside, with results in a folder that they share."""
 
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -11,13 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import Command
+from ray_head import short_folder
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture
 def address() -> Generator[str]:
-    folder = Path(f"/tmp/ray-{secrets.token_hex(3)}")  # sockets have short names
+    folder = short_folder()
     script = Path(__file__).parent / "two_nodes.py"
     with subprocess.Popen(
         [sys.executable, str(script), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
