@@ -19,6 +19,7 @@ from orchestrator.observations import here, latency_row, observation_rows
 from orchestrator.plan import Plan, Trial
 from orchestrator.storage.places import AnyPath
 from trainables.config import Section, TrialConfig
+from trainables.method_config import CombineConfig
 
 ROWS_AT_ONCE = 10_000
 """Rows that are held as mappings at a time, on their way to columns."""
@@ -198,11 +199,23 @@ def _leaves(name: str, section: Section | None, varied: Set[str]) -> Row:
         return {}
     left_out = inert(name, section) - varied
     leaves = {f"{name}.{leaf}": value for leaf, value in section.model_dump(exclude_none=True).items()}
+    if isinstance(section, CombineConfig):
+        leaves |= _steps(f"{name}.steps", section)
     return {
         path: ",".join(map(str, value)) if isinstance(value, tuple | list) else value
         for path, value in leaves.items()
         if path not in left_out
     }
+
+
+def _steps(name: str, pipeline: CombineConfig) -> Row:
+    """The names of a pipeline's steps, and the leaves of each."""
+    leaves: Row = {name: tuple(step.name for step in pipeline.steps)}
+    for step in pipeline.steps:
+        leaves |= {
+            f"{name}.{step.name}.{leaf}": value for leaf, value in step.config.model_dump(exclude_none=True).items()
+        }
+    return leaves
 
 
 def _state(path: Sequence[StageRecord | None]) -> Row:

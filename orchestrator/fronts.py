@@ -24,7 +24,7 @@ MOST_LEAVES = 8
 """More columns than these, beside the objectives, are not read across."""
 
 _KINDS = (".method", ".name", ".strategy")
-_STEP = re.compile(r"(?:^|,)\d+_(\w+)=")
+_STEP = re.compile(r"(?:^|,)\d_(\w+)")
 
 
 def bounds_line(df: "pd.DataFrame", kept: "pd.DataFrame", where: Sequence[Constraint]) -> str:

@@ -20,6 +20,7 @@ from trainables.config import (
     TrialConfig,
     resolve,
 )
+from trainables.method_config import CombineConfig
 from trainables.model_names import is_code
 
 BaselineName = Literal["dense", "dense_finetuned", "binary", "random", "all_labels"]
@@ -145,6 +146,8 @@ def inert_leaves(config: TrialConfig) -> frozenset[str]:
 
 def inert(name: str, section: object) -> frozenset[str]:
     """The same of the section `name`; of most, none."""
+    if isinstance(section, CombineConfig):
+        return frozenset(f"{name}.steps.{step.name}.{leaf}" for step in section.steps for leaf in step.config.inert())
     if not isinstance(section, SelectConfig | CompressBase):
         return frozenset()
     return frozenset(f"{name}.{leaf}" for leaf in section.inert())

@@ -4,6 +4,7 @@ A trial is put together from the leaves that its stages' keys hold. It lies in t
 gives for its values has the very path that was run: what was guessed on the way is proven by the key.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from orchestrator.ledger import StageRecord
 from orchestrator.plan import Planner
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.model import Axis, Distribution
+from orchestrator.spec.pipelines import step_leaf
 from orchestrator.spec.space import FIXED, Space, State
 from orchestrator.spec.yaml_nodes import Value
 from trainables.config import TrialConfig
@@ -47,6 +49,7 @@ def _leaves(record: StageRecord | None, records: Records) -> Leaves:
         for section, leaves in record.config.items():
             if isinstance(leaves, Mapping):
                 found |= {f"{section}.{name}": value for name, value in leaves.items() if record.kind != "select"}
+                found |= _of_step(leaves)
         if record.kind == "select" and record.parent is None:
             found |= {f"select.{name}": value for name, value in record.config.get("select", {}).items()}
             found |= {f"data.{name}": value for name, value in record.config.get("data", {}).items()}
@@ -54,6 +57,19 @@ def _leaves(record: StageRecord | None, records: Records) -> Leaves:
             found["select.budget"] = record.config["labels"]
         record = records.get(record.parent or "")
     return found
+
+
+def _of_step(compress: Mapping[str, Any]) -> Leaves:
+    """The leaves of a pipeline's step, whose name no key holds, by its number."""
+    if "number" not in compress or "text" not in compress:
+        return {}
+    return {f"compress.steps.{compress['number']}.{name}": one for name, one in json.loads(compress["text"]).items()}
+
+
+def _told_as(path: str) -> str:
+    """The path of an axis as `_leaves` has it."""
+    inner = step_leaf(path)
+    return f"compress.steps.{inner.number}.{inner.leaf}" if inner else path
 
 
 def _state(space: Space, leaves: Leaves) -> State | None:
@@ -79,16 +95,16 @@ def _state(space: Space, leaves: Leaves) -> State | None:
 
 def _index(space: Space, place: int, axis: Axis, leaves: Leaves) -> int | None:
     """The index of an axis's value; 0 where the leaves do not tell it, as with one that has no effect."""
-    values = axis.values
+    values, path = axis.values, _told_as(axis.path)
     if isinstance(values, Distribution):
-        value = leaves.get(axis.path)
+        value = leaves.get(path)
         if value is None:
             default = space.default(axis.path, leaves)
             known = isinstance(default, int | float) and values.low <= default <= values.high
             return space.place_of(place, default if known else values.low)
         inside = values.low <= value <= values.high and values.rounded(value) == value
         return space.place_of(place, value) if inside else None
-    if axis.path not in leaves and axis.leaf:
+    if path not in leaves and axis.leaf:
         default = space.default(axis.path, leaves)
         return values.index(default) if default in values else 0
     matching = [i for i, one in enumerate(values) if _same((axis,), (one,), leaves)]
@@ -102,7 +118,7 @@ def _same(axes: Sequence[Axis], values: Sequence[Value], leaves: Leaves) -> bool
             wanted = value if isinstance(value, Mapping) else {}
             if any(leaves.get(f"{axis.path}.{name}", one) != one for name, one in wanted.items()):
                 return False
-        elif axis.path in leaves and _plain(leaves[axis.path]) != value:
+        elif (path := _told_as(axis.path)) in leaves and _plain(leaves[path]) != value:
             return False
     return True
 

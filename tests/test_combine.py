@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from orchestrator.errors import SpecError
 from orchestrator.spec.load import load_spec
 from trainables.config import BinaryConfig, DataConfig, TrialConfig, resolve
 from trainables.data.load import Dataset, load
@@ -196,8 +197,6 @@ def test_an_impossible_pipeline_is_refused_by_the_name_of_its_step(name: str) ->
 
 
 def test_a_study_file_with_an_impossible_order_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    from orchestrator.errors import SpecError
-
     head = "study: order\nbase:\n  data: {name: digits}\n  model: {name: resnet8}\naxes:\n  compress:\n    - "
     tail = "{method: combine, steps: {1_stq: {method: stq}, 2_expand: {method: expand}}}\n"
     path = tmp_path / "order.yaml"

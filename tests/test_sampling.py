@@ -156,6 +156,23 @@ def test_a_trial_whose_sampled_leaf_is_at_its_default_is_told_too(swept: Formula
     assert len({tuple(ask.params.items()) for ask in warm}) == 12
 
 
+def test_steps_of_a_pipeline_are_told_by_their_leaves_too(swept: FormulaSweep) -> None:
+    """The penalty of `group_sparsity` is 0.1 where nothing sets it."""
+    steps = "{1_first: {method: group_sparsity, epochs: 1}, 2_stq: {method: stq, epochs: 1}}"
+    base = study("{name: grid}", "grid").replace("method: stq, epochs: 1", f"method: combine, steps: {steps}")
+    base = base.replace("compress.pfr: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]", "compress.steps.2_stq.pfr: [0.1, 0.2]")
+    swept(
+        base.replace("compress.lr: {loguniform: [0.001, 0.1]}", "compress.steps.1_first.penalty: [0.1, 0.02]"), smooth
+    )
+    search = base.replace(
+        "compress.lr: {loguniform: [0.001, 0.1]}", "compress.steps.1_first.penalty: {uniform: [0.05, 1]}"
+    )
+    search = search.replace("2_stq.pfr: [0.1, 0.2]", "2_stq.pfr: {uniform: [0, 0.15]}")
+    swept(search.replace("study: grid", "study: s").replace("{name: grid}", "{name: tpe, trials: 1}"), smooth)
+    warm = [ask.params for ask in asks(swept) if ask.source == "store"]
+    assert [tuple(one.values()) for one in warm] == [(0.1, 0.1)]
+
+
 def test_a_default_is_that_of_the_method(swept: FormulaSweep) -> None:
     """The penalty is 0.1 for one method and 0.05 for the other where nothing sets it."""
     two = study("{name: grid}", "grid").replace("method: stq, epochs: 1", "epochs: 10")

@@ -204,6 +204,7 @@ STUDIES = {
     "methods": 84,
     "fashion_mnist_methods": 28,
     "binary_methods": 18,
+    "combine": 27,
 }
 
 
@@ -224,6 +225,9 @@ def test_the_schema_knows_every_leaf_and_bound() -> None:
     axes = properties["axes"]["properties"]
     assert axes["compress.pfr"]["oneOf"][0]["items"]["exclusiveMaximum"] == 1
     assert "compress.threshold_of" in axes
+    inner = properties["axes"]["patternProperties"]
+    found = [schema for pattern, schema in inner.items() if re.fullmatch(pattern, "compress.steps.2_stq.pfr")]
+    assert found == [axes["compress.pfr"]]
     assert properties["base"]["properties"]["data"]["properties"]["name"]["enum"][0] == "digits"
     assert "required" not in properties["base"]["properties"]["data"]
 

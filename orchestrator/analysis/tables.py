@@ -432,7 +432,8 @@ A table that pandas itself has read has `df.pareto` and `df.al` after `import or
 
 _CONFIG = """\
 Every leaf of the config is a column named by its dotted path (`compress.pfr`, `train.epochs`, `data.name`, ...), with
-its resolved value; it is deterministic, and null where the leaf does not apply to the row. The sections are
+its resolved value; it is deterministic, and null where the leaf does not apply to the row. Of a pipeline,
+`compress.steps` holds the names of its steps, and `compress.steps.2_stq.pfr` is a leaf of one. The sections are
 {sections}. `orchestrator schema` prints the leaves with their types, defaults and bounds.
 """
 

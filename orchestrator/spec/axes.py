@@ -8,6 +8,7 @@ from decimal import Decimal
 from orchestrator.errors import Fault
 from orchestrator.spec.leaves import OBSERVED, SectionFacts, check_leaf, foreign, is_real, leaf_paths, sections
 from orchestrator.spec.model import MAX_CELLS, Axis, Distribution
+from orchestrator.spec.pipelines import StepLeaf, step_facts, step_leaf
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, Scalar, Value
 from trainables.config import Section
@@ -21,13 +22,17 @@ class AxisReader:
     """Reads axes; every fault goes to `faults`.
 
     `tags` are the methods that a section can have in this study (compress: stq, ...): a value is checked against
-    those that have its leaf.
+    those that have its leaf. `steps` are the methods that each step of the study's pipelines can have, by its name.
     """
 
-    def __init__(self, tags: Mapping[str, frozenset[str]], faults: list[Fault], *, drawn: bool) -> None:
+    def __init__(
+        self, tags: Mapping[str, frozenset[str]], steps: Mapping[str, frozenset[str]], faults: list[Fault], *,
+        drawn: bool,
+    ) -> None:  # fmt: skip
         self._facts = sections()
         self._known = [*leaf_paths(), *self._facts]
         self._tags = tags
+        self._steps = steps
         self._faults = faults
         self._drawn_from = drawn
 
@@ -68,7 +73,11 @@ class AxisReader:
 
     def _axis(self, where: str, path: str, node: Node) -> Axis | None:
         key = f"{where}.{path}"
-        if path not in self._known:
+        if (inner := step_leaf(path)) is not None:
+            if inner.step not in self._steps:
+                self._faults.append(node.key_fault(key, self._no_step(inner)))
+                return None
+        elif path not in self._known:
             self._faults.append(node.key_fault(key, f"unknown leaf{meant(path, self._known)}"))
             return None
         if path.partition(".")[0] in OBSERVED:
@@ -84,6 +93,11 @@ class AxisReader:
         if where == "axes":
             self._once(key, values)
         return Axis(path, checked) if len(self._faults) == before else None
+
+    def _no_step(self, inner: StepLeaf) -> str:
+        if not self._steps:
+            return f"is a leaf of the step {inner.step}, and no compress of this study has steps (method combine)"
+        return f"{inner.step} is no step of this study's pipelines{meant(inner.step, self._steps)}"
 
     def _list(self, key: str, node: Node) -> tuple[Node, ...] | None:
         if not isinstance(node.value, tuple):
@@ -178,14 +192,21 @@ class AxisReader:
     def _checked(self, key: str, path: str, number: int | None, node: Node) -> Value:
         place = key if number is None else f"{key}[{number}]"
         name, _, leaf = path.partition(".")
-        facts = self._facts[name]
+        facts, tags = self._facts[name], self._tags.get(name, frozenset())
         if not leaf:
             check_section_node(facts, node, place, self._faults)
             return node.plain()
+        if (inner := step_leaf(path)) is not None:
+            facts, tags, leaf = step_facts(facts), self._steps[inner.step], inner.leaf
+        before = len(self._faults)
+        if leaf == "steps" and isinstance(node.value, Mapping):
+            check_steps(facts, node.value, place, self._faults)
         value = node.plain()
-        owner = owner_of(facts, leaf, self._tags.get(name, frozenset()))
+        if len(self._faults) > before:
+            return value
+        owner = owner_of(facts, leaf, tags)
         if owner is None:
-            self._faults.append(node.fault(place, not_here(facts, leaf, self._tags[name])))
+            self._faults.append(node.fault(place, not_here(facts, leaf, tags)))
             return value
         self._faults.extend(node.fault(place, wrong.message) for wrong in check_leaf(facts, owner, leaf, value))
         real = is_real(owner, leaf) and isinstance(value, int) and not isinstance(value, bool)
@@ -232,7 +253,20 @@ def check_entries(
         if owner is None:
             faults.append(node.key_fault(place, not_here(facts, leaf, known)))
             continue
+        before = len(faults)
+        if leaf == "steps" and isinstance(node.value, Mapping):
+            check_steps(facts, node.value, place, faults)
+        if len(faults) > before:
+            continue
         faults.extend(node.fault(place, wrong.message) for wrong in check_leaf(facts, owner, leaf, node.plain()))
+
+
+def check_steps(facts: SectionFacts, steps: Mapping[str, Node], key: str, faults: list[Fault]) -> None:
+    """The leaves of each step of a pipeline by themselves; what is wrong with their order and number is not seen."""
+    inner = step_facts(facts)
+    for name, node in steps.items():
+        if isinstance(node.value, Mapping):
+            check_section_node(inner, node, f"{key}.{name}", faults)
 
 
 def _is_number(value: Value) -> bool:

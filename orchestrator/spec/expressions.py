@@ -8,6 +8,7 @@ Python's parser gives the tree; a walker over the node types named here gives th
 import ast
 import math
 import operator
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ _ORDER: dict[type[ast.cmpop], tuple[str, Callable[[Any, Any], bool]]] = {
 _EQUAL: dict[type[ast.cmpop], bool] = {ast.Eq: True, ast.NotEq: False}
 _MEMBER: dict[type[ast.cmpop], bool] = {ast.In: True, ast.NotIn: False}
 _SYNTAX = "allowed are comparisons, and, or, not, in, + - * /, numbers, 'text', true, false, null, [lists] and names"
+
+_NUMBERED = re.compile(r"(?<=\.steps\.)(?=[1-9]_)")
+"""Where a step's name begins with its number, which no name of Python's may: it gets a `_` for the parser."""
 
 
 class ExpressionError(ValueError):
@@ -89,7 +93,7 @@ def parse_expression(text: str, known: Iterable[str]) -> Expression:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            tree = ast.parse(text.strip(), mode="eval").body
+            tree = ast.parse(_NUMBERED.sub("_", text.strip()), mode="eval").body
         names: dict[str, None] = {}
         literals: list[tuple[str, Value]] = []
         _check(tree, names, literals, 0)
@@ -137,7 +141,7 @@ def _dotted(node: ast.expr) -> str | None:
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (owner := _dotted(node.value)) is not None:
-        return f"{owner}.{node.attr}"
+        return f"{owner}.{node.attr.removeprefix('_') if owner.endswith('.steps') else node.attr}"
     return None
 
 

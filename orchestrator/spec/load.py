@@ -16,6 +16,7 @@ from orchestrator.spec.expressions import Expression, ExpressionError, parse_exp
 from orchestrator.spec.leaves import OBSERVED, SectionFacts, leaf_paths, options, sections, want
 from orchestrator.spec.model import MAX_CELLS, StudySpec
 from orchestrator.spec.overrides import TOP, apply
+from orchestrator.spec.pipelines import methods_of_steps, sets, step_facts, step_leaf, step_paths
 from orchestrator.spec.search import check_guided, first_grid, search_section
 from orchestrator.spec.wording import meant, show
 from orchestrator.spec.yaml_nodes import Node, Value, parse, read
@@ -144,6 +145,8 @@ class _Reader:
         self.varied: dict[str, list[Node]] = {}
         for _, path, node in self._axis_entries():
             self.varied.setdefault(path, []).append(node)
+        lists = {path: [node.plain() for node in nodes] for path, nodes in self.varied.items()}
+        self.steps = methods_of_steps(self.base["compress"].plain() if "compress" in self.base else None, lists)
 
     def _mapping(self, key: str) -> Mapping[str, Node]:
         node = self.entries.get(key)
@@ -156,7 +159,7 @@ class _Reader:
     def spec(self, source: str, question: str) -> StudySpec | None:
         study, searching = self._study(), self._node("search")
         search = search_section(searching, self.faults)
-        axes = AxisReader(self._tags(), self.faults, drawn=search.drawn)
+        axes = AxisReader(self._tags(), self.steps, self.faults, drawn=search.drawn)
         free, zips = axes.free(self._node("axes")), axes.zipped(self._node("zip"))
         search = replace(search, first=first_grid(searching, free, axes, self.faults))
         self._check_base()
@@ -253,11 +256,16 @@ class _Reader:
                 )
             seen.setdefault(path, where)
             section, _, leaf = path.partition(".")
-            for whole in self._axis_nodes(section) if leaf else []:
-                items = whole.value if isinstance(whole.value, tuple) else ()
-                if any(isinstance(item.value, Mapping) and leaf in item.value for item in items):
-                    message = f"is varied, and set in the axis {section} as well; keep one"
+            for whole in (section, f"{section}.steps") if leaf else ():
+                if any(sets(item, leaf) for item in self._wholes(whole)):
+                    message = f"is varied, and set in the axis {whole} as well; keep one"
                     self.faults.append(node.key_fault(f"{where}.{path}", message))
+
+    def _wholes(self, path: str) -> list[Value]:
+        """The values of an axis that are a section, or the steps of one."""
+        lists = [node.plain() for node in self._axis_nodes(path)]
+        found = [item for one in lists if isinstance(one, tuple) for item in one]
+        return [{"steps": item} for item in found] if path.endswith(".steps") else found
 
     def _check_base(self) -> None:
         node = self.entries.get("base")
@@ -315,16 +323,20 @@ class _Reader:
             )
             return None
         try:
-            found = parse_expression(text, [*self.leaves, "seed"])
+            found = parse_expression(text, [*self.leaves, *step_paths(self.steps), "seed"])
         except ExpressionError as error:
             self.faults.append(node.fault(key, str(error)))
             return None
         for name, literal in found.literals:
-            section, _, leaf = name.partition(".")
-            words = options(self.facts[section], leaf) if section in self.facts else ()
+            words = options(*self._leaf_of(name)) if name != "seed" else ()
             if words and isinstance(literal, str) and literal not in words and not is_code(literal):
                 self.faults.append(node.fault(key, f"{name} is never {show(literal)}{meant(literal, words)}"))
         return found
+
+    def _leaf_of(self, path: str) -> tuple[SectionFacts, str]:
+        section, _, leaf = path.partition(".")
+        inner = step_leaf(path)
+        return (step_facts(self.facts[section]), inner.leaf) if inner else (self.facts[section], leaf)
 
     def _when(self) -> tuple[tuple[str, Expression], ...]:
         found: list[tuple[str, Expression]] = []

@@ -7,6 +7,7 @@ from orchestrator.failures import RETRIES
 from orchestrator.spec.demands import DEVICES, KINDS
 from orchestrator.spec.leaves import OBSERVED, SectionFacts, sections
 from orchestrator.spec.model import KEEP, REPEATS, SEARCH_NAMES
+from orchestrator.spec.pipelines import step_facts
 
 Schema = dict[str, Any]
 
@@ -21,6 +22,10 @@ def study_schema() -> Schema:
         "type": "object",
         "additionalProperties": False,
         "properties": {path: _axis(leaf) for path, leaf in _leaves(_varied(facts)).items()},
+        "patternProperties": {
+            rf"^compress\.steps\.[1-9]_\w+\.{name}$": _axis(leaf)
+            for name, leaf in _leaf_schemas(step_facts(facts["compress"])).items()
+        },
     }
     base: Schema = {
         "type": "object",

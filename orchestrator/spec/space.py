@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from orchestrator.spec.expressions import Expression, ExpressionError
 from orchestrator.spec.leaves import SectionFacts, Wrong, build, sections
 from orchestrator.spec.model import StudySpec
+from orchestrator.spec.pipelines import PIPELINE, placed, step_facts, step_leaf, steps_of
 from orchestrator.spec.wording import show
 from orchestrator.spec.yaml_nodes import Value
 from trainables.config import Section, TrialConfig
@@ -98,7 +99,7 @@ class Space:
                 found.add(len(self.axes))
                 continue
             tag = self._facts[section].tag
-            paths = (name, section, f"{section}.{tag}")
+            paths = (name, section, f"{section}.{tag}", f"{section}.steps", f"{name.rpartition('.')[0]}.{tag}")
             found.update(self._index[path] for path in paths if path in self._index)
         return found
 
@@ -144,7 +145,11 @@ class Space:
         """
         section, _, leaf = path.partition(".")
         facts = self._facts[section]
-        named = facts.classes.get(str(leaves.get(f"{section}.{facts.tag}")))
+        tag = leaves.get(f"{section}.{facts.tag}")
+        if (inner := step_leaf(path)) is not None:
+            facts, leaf = step_facts(facts), inner.leaf
+            tag = steps_of(self.spec.base.get(section)).get(inner.step, {}).get(facts.tag)
+        named = facts.classes.get(str(tag))
         found = [owner.model_fields[leaf] for owner in facts.classes.values() if leaf in owner.model_fields]
         info = named.model_fields.get(leaf) if named else next(iter(found), None)
         return None if info is None or info.is_required() else info.default
@@ -184,9 +189,12 @@ class Space:
             if self._facts[section].default is None:
                 return None
             tree = {}
+        facts = self._facts[section]
+        if (inner := step_leaf(leaf)) is not None:
+            facts, leaf, tree = step_facts(facts), inner.leaf, dict(steps_of(tree).get(inner.step, {}))
         if leaf in tree:
             return tree[leaf]
-        owner = self._facts[section].of(tree)
+        owner = facts.of(tree)
         info = owner.model_fields.get(leaf) if owner else None
         return info.default if info is not None and not info.is_required() else None
 
@@ -200,16 +208,19 @@ class Space:
             tree = dict(whole) if isinstance(whole, Mapping) else None
             if tree is None:
                 varied = [i for i in self._touching[facts.name] if i != number and state[i] != FIXED]
-                return {self.axes[i].leaf: self.values[i][state[i]] for i in varied} or None
+                return self._with_axes({}, varied, state) or None
         varied = [i for i in self._touching[facts.name] if self.axes[i].leaf]
-        for i in varied:
-            if state[i] != FIXED:
-                tree = tree if tree is not None else {}
-                tree[self.axes[i].leaf] = self.values[i][state[i]]
+        if chosen := [i for i in varied if state[i] != FIXED]:
+            tree = self._with_axes(tree or {}, chosen, state)
         if tree is not None and (owner := facts.of(tree)) is not None:
             for i in varied:
                 if state[i] == FIXED and self.axes[i].leaf not in owner.model_fields:
                     tree.pop(self.axes[i].leaf, None)
+        return tree
+
+    def _with_axes(self, tree: dict[str, Value], axes: Iterable[int], state: State) -> dict[str, Value]:
+        for i in axes:
+            tree = placed(tree, self.axes[i].leaf, self.values[i][state[i]])
         return tree
 
     def section(self, name: str, state: State) -> "Section | _Faulty | None":
@@ -228,28 +239,36 @@ class Space:
         if built is not None:
             return self._same.setdefault(built, built)
         for item in wrong:
-            advice = self._advice(facts, item.leaf) if item.unknown_key and facts.tag else ""
+            advice = self._advice(facts, item.leaf, state) if item.unknown_key and facts.tag else ""
             self._note(self._place(facts, item, state), item.message, self._touching[facts.name], state, advice)
         return FAULTY
 
     def _place(self, facts: SectionFacts, wrong: Wrong, state: State) -> str:
         path = f"{facts.name}.{wrong.leaf}" if wrong.leaf else facts.name
-        # What is wrong with a section as a whole names its leaves in the message.
-        told = [
-            self.axes[i].path
-            for i in self._touching[facts.name]
-            if not wrong.leaf and self.axes[i].leaf in wrong.message
-        ]
-        for candidate in (path, *told, facts.name):
+        for candidate in (path, *self._told(facts, wrong, state), facts.name):
             number = self._index.get(candidate)
             if number is not None and state[number] != FIXED:
                 return self.spec.key_of(candidate)
         return f"base.{path}"
 
-    def _advice(self, facts: SectionFacts, leaf: str) -> str:
-        path = f"{facts.name}.{leaf}"
+    def _told(self, facts: SectionFacts, wrong: Wrong, state: State) -> list[str]:
+        """Axes that a message names: what is wrong with a section as a whole, or with the steps of a pipeline, does."""
+        axes = [self.axes[i] for i in self._touching[facts.name]]
+        if wrong.leaf == "steps" and wrong.unknown_key:
+            return self._steps_varied(facts, state)
+        inner = [axis for axis in axes if not wrong.leaf or (wrong.leaf == "steps" and step_leaf(axis.leaf))]
+        return [axis.path for axis in inner if axis.leaf in wrong.message]
+
+    def _steps_varied(self, facts: SectionFacts, state: State) -> list[str]:
+        touching = self._touching[facts.name]
+        return [self.axes[i].path for i in touching if state[i] != FIXED and step_leaf(self.axes[i].leaf)]
+
+    def _advice(self, facts: SectionFacts, leaf: str, state: State) -> str:
+        inner = self._steps_varied(facts, state) if leaf == "steps" else []
+        path = inner[0] if inner else f"{facts.name}.{leaf}"
         if path in self._index:
-            return f'; vary it only where it applies, as in when: {{{path}: "{facts.name}.{facts.tag} == ..."}}'
+            condition = f"== '{PIPELINE}'" if inner else "== ..."
+            return f'; vary it only where it applies, as in when: {{{path}: "{facts.name}.{facts.tag} {condition}"}}'
         return (
             "; make it an axis with a `when`, or make the whole section an axis: "
             f"{facts.name}: [{{{facts.tag}: ..., {leaf}: ...}}, ...]"

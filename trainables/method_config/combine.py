@@ -171,7 +171,8 @@ def _step(number: int, name: str, leaves: Any) -> NamedStep:
     except ValidationError as error:
         told = error.errors(include_url=False)[0]
         place = ".".join(["steps", name, *(str(part) for part in told["loc"][1:])])
-        msg = f"{place}: {told['msg']}"
+        unknown = f"is no leaf of {told['loc'][0]}" if told["type"] == "extra_forbidden" and told["loc"] else ""
+        msg = f"{place}: {unknown or told['msg']}"
         raise ValueError(msg) from error
 
 

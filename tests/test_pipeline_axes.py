@@ -1,0 +1,131 @@
+"""Axes over the leaves of a pipeline's steps: the same cells as pipelines written out, columns, conditions, faults."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.compaction import trial_table
+from orchestrator.errors import PlanError, SpecError
+from orchestrator.fronts import varied
+from orchestrator.plan import Plan, plan
+from orchestrator.spec.load import load_spec
+from orchestrator.spec.model import StudySpec
+
+PIPELINE = """study: pipeline
+base:
+  data: {name: digits, train_size: 300}
+  model: {name: resnet8, width: 4}
+  train: {epochs: 2, batch_size: 32, precision: fp32}
+  compress:
+    method: combine
+    steps:
+      1_group_sparsity: {method: group_sparsity, epochs: 1, penalty: 0.02}
+      2_stq: {method: stq, epochs: 1, pfr: 0.1, scope: all}
+"""
+AXES = """axes:
+  compress.steps.1_group_sparsity.penalty: [0.01, 0.02]
+  compress.steps.2_stq.pfr: {range: [0, 0.4, 0.2]}
+"""
+
+
+def planned(spec: StudySpec) -> Plan:
+    return plan(spec, lambda config: "fp32")
+
+
+def study(folder: Path, *parts: str) -> StudySpec:
+    path = folder / "pipeline.yaml"
+    path.write_text("".join(parts))
+    return load_spec(str(path))
+
+
+def test_axes_over_leaves_of_steps_are_the_pipelines_written_out(tmp_path: Path) -> None:
+    written = "".join(
+        "    - {method: combine, steps: {1_group_sparsity: {method: group_sparsity, epochs: 1, "
+        f"penalty: {penalty}}}, 2_stq: {{method: stq, epochs: 1, pfr: {pfr}, scope: all}}}}}}\n"
+        for penalty in (0.01, 0.02)
+        for pfr in (0, 0.2, 0.4)
+    )
+    inside = planned(study(tmp_path, PIPELINE, AXES))
+    whole = planned(study(tmp_path, PIPELINE, "axes:\n  compress:\n", written))
+    assert inside.cells == 6
+    assert [trial.id for trial in inside.trials] == [trial.id for trial in whole.trials]
+    assert list(inside.stages) == list(whole.stages)
+
+
+def test_each_leaf_of_a_step_is_a_column(tmp_path: Path) -> None:
+    found = planned(study(tmp_path, PIPELINE, AXES))
+    rows = trial_table(found, {}).to_pandas()
+    cells = rows[rows["role"] == "cell"]
+    assert varied(rows) == ["compress.steps.1_group_sparsity.penalty", "compress.steps.2_stq.pfr"]
+    assert list(cells["compress.steps.2_stq.pfr"]) == [0, 0.2, 0.4] * 2
+    assert set(cells["compress.steps"]) == {"1_group_sparsity,2_stq"}
+    assert set(cells["compress.steps.2_stq.method"]) == {"stq"}
+    assert rows.loc[rows["role"] != "cell", "compress.steps.2_stq.pfr"].isna().all()
+
+
+def test_expressions_and_searches_read_leaves_of_steps(tmp_path: Path) -> None:
+    both = "compress.steps.2_stq.pfr > 0.3 and compress.steps.1_group_sparsity.penalty == 0.02"
+    assert planned(study(tmp_path, PIPELINE, AXES, f'exclude: ["{both}"]\n')).cells == 5
+    default = "compress.steps.2_stq.temperature == 4 and compress.method == 'combine'"  # neither in base nor an axis
+    with pytest.raises(PlanError, match="6 excluded by"):
+        planned(study(tmp_path, PIPELINE, AXES, f'exclude: ["{default}"]\n'))
+    several = (
+        "axes:\n  compress:\n    - {method: stq, epochs: 1}\n    - {method: combine, steps: "
+        "{1_expand: {method: expand, epochs: 1}, 2_stq: {method: stq, epochs: 1}}}\n"
+        "  compress.steps.2_stq.pfr: [0.1, 0.2]\n"
+    )
+    when = "when: {compress.steps.2_stq.pfr: \"compress.method == 'combine'\"}\n"
+    assert planned(study(tmp_path, PIPELINE, several, when)).cells == 3
+    drawn = "axes:\n  compress.steps.2_stq.pfr: {uniform: [0, 0.4]}\nsearch: {name: random, trials: 5}\n"
+    pfrs = trial_table(planned(study(tmp_path, PIPELINE, drawn)), {}).to_pandas()["compress.steps.2_stq.pfr"].dropna()
+    assert len(set(pfrs)) == 5
+    assert pfrs.between(0, 0.4).all()
+
+
+WRONG_AXES: dict[str, tuple[str, str]] = {
+    "a value": ("compress.steps.2_stq.pfr: [0.1, 2]", r"steps\.2_stq\.pfr\[1\]: 2 is not a number in \[0, 1\)"),
+    "no such step": ("compress.steps.3_stq.pfr: [0.1]", "3_stq is no step of this study's pipelines; did you mean '2"),
+    "another method's": (
+        "compress.steps.2_stq.penalty: [0.1]", "belongs to method group_sparsity and low_rank, not to stq",
+    ),
+    "no leaf": ("compress.steps.2_stq.prf: [0.1]", "unknown key; did you mean 'pfr'"),
+    "a method without it": (
+        "compress.steps.2_stq.method: [stq, binary]\n  compress.steps.2_stq.pfr: [0.1]",
+        r"axes.*: steps\.2_stq\.pfr: is no leaf of binary",
+    ),
+    "a pipeline in it": ("compress.steps.2_stq.method: [combine]", "'combine' is not known"),
+    "set by an axis too": (
+        "compress.steps: [{1_a: {method: expand}, 2_stq: {method: stq, pfr: 0.2}}]\n  compress.steps.2_stq.pfr: [0.1]",
+        "is varied, and set in the axis compress.steps as well; keep one",
+    ),
+    "not in every pipeline": (
+        "compress: [{method: stq}, {method: combine, steps: {1_a: {method: expand}, 2_stq: {method: stq}}}]\n"
+        "  compress.steps.2_stq.pfr: [0.1]",
+        r"axes\.compress\.steps\.2_stq\.pfr: belongs to method combine, not to stq .*; vary it only where it applies, "
+        r"as in when: \{compress\.steps\.2_stq\.pfr: \"compress\.method == 'combine'\"\}",
+    ),
+    "no pipeline": ("compress.steps.2_stq.pfr: [0.1]\nno", "no compress of this study has steps"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_AXES)
+def test_a_wrong_axis_over_a_step_is_told_with_what_is_valid(name: str, tmp_path: Path) -> None:
+    axes, told = WRONG_AXES[name]
+    head = PIPELINE
+    if axes.endswith("\nno"):
+        head, axes = PIPELINE[: PIPELINE.index("  compress:")], axes.removesuffix("\nno")
+    with pytest.raises(SpecError, match=told):
+        study(tmp_path, head, "axes:\n  ", axes, "\n")
+
+
+def test_all_faults_of_the_steps_are_told_with_their_lines(tmp_path: Path) -> None:
+    wrong = PIPELINE.replace("penalty: 0.02", "penalty: -1, foo: 3").replace("method: stq,", "method: stqq,")
+    with pytest.raises(SpecError) as caught:
+        study(tmp_path, wrong)
+    lines = [(fault.line, fault.key.rpartition(".")[2]) for fault in caught.value.faults]
+    assert lines == [(9, "penalty"), (9, "foo"), (10, "method")]
+
+
+def test_an_axis_over_a_leaf_of_a_step_without_effect_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"compress\.steps\.2_stq\.temperature: no effect in any cell"):
+        planned(study(tmp_path, PIPELINE, "axes:\n  compress.steps.2_stq.temperature: [1, 2]\n"))
