@@ -75,7 +75,7 @@ ALLOWED: dict[str, set[str]] = {
         "growth", "ledger", "plan", "search", "warm", "spec", "analysis.dominance", "trainables.config",
     },
     "orchestrator.memory": set(),
-    "orchestrator.lines": {"errors", "spec", "trainables.config", "trainables.model_names"},
+    "orchestrator.lines": {"errors", "spec", "trainables.config", "trainables.method_config", "trainables.model_names"},
     "orchestrator.plan": {"errors", "lines", "memory", "spec", "trainables.config", "trainables.keys"},
     "orchestrator.retention": {
         "errors", "durable", "layout", "ledger", "locks", "plan", "planning", "rungs", "runner.base", "shards", "spec",
