@@ -34,7 +34,7 @@ from trainables.models.edits import IdentityPart, install
 from trainables.models.folding import fold, pairs
 from trainables.models.graph import graph
 from trainables.models.grids import Grid
-from trainables.stages import Outcome, run_stage
+from trainables.stages import Outcome, Paused, run_stage
 from trainables.training.loop import predict
 from trainables.training.randomness import generator
 
@@ -341,7 +341,7 @@ def test_inputs_of_no_relu_are_served_in_fp32() -> None:
 
 def test_smaller_draws_of_images_begin_larger_ones_and_seeds_differ() -> None:
     def draw(images: int, image_seed: int = 0, seed: int = 0) -> list[int]:
-        method = PtqGroup(PtqGroupConfig(images=images, image_seed=image_seed))
+        method = PtqGroup(PtqGroupConfig(images=images, image_seed=image_seed, joint=False))
         method.seed = seed
         return method.chosen_images(500).tolist()
 
@@ -374,7 +374,10 @@ def test_nothing_but_the_chosen_images_is_seen_and_no_label() -> None:
     parent = run_stage(train, data, None).artifact
     found = run_stage(compress, data, parent)
     method = PtqGroup(PtqGroupConfig(images=48))
-    chosen = method.chosen_images(len(data.train))
+    apart = method.apart_images(len(data.train))
+    assert apart is not None
+    chosen = torch.cat([method.chosen_images(len(data.train)), apart])
+    assert len(chosen.unique()) == 48
     others = torch.ones(len(data.train), dtype=torch.bool)
     others[chosen] = False
     pixels = data.train.images.clone()
@@ -384,6 +387,25 @@ def test_nothing_but_the_chosen_images_is_seen_and_no_label() -> None:
     pixels[chosen[0]] = 255 - pixels[chosen[0]]
     assert run_stage(compress, changed, parent).artifact != found.artifact
     assert len(found.history) == 2
+
+
+def test_what_the_joint_stage_has_learned_stands_only_where_it_helps() -> None:
+    config = trial({"images": 64, "block_steps": 30})
+    data = load(config.data, 0, Path())
+    parent = run_stage(PathFinder().path(config, 0)[0], data, None).artifact
+
+    def stage(**leaves: object) -> Stage:
+        return PathFinder().path(trial({"images": 64, "block_steps": 30, "epochs": 3, **leaves}), 0)[1]
+
+    harmful = [run_stage(stage(lr=lr), data, parent) for lr in (0.03, 0.04)]
+    assert harmful[0].history[-1]["loss"] != harmful[1].history[-1]["loss"]
+    assert harmful[0].artifact == harmful[1].artifact  # the blocks as they were before
+    paused = run_stage(stage(lr=0.03), data, parent, after_epoch=lambda told: not told.may_stop)
+    assert isinstance(paused, Paused)
+    assert run_stage(stage(lr=0.03), data, parent, resume=paused.checkpoint).artifact == harmful[0].artifact
+    rounded = {"blocks": "none", "weight_bits": 2, "activation_bits": None}
+    helpful = [run_stage(stage(**rounded, lr=lr), data, parent) for lr in (0.001, 0.0011)]
+    assert helpful[0].artifact != helpful[1].artifact
 
 
 def test_stages_are_switches_and_what_they_leave_out_is_no_part_of_a_key() -> None:

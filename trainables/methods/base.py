@@ -36,11 +36,18 @@ class Method:
         """
         return None
 
+    def apart_images(self, available: int) -> Tensor | None:
+        """Which others `judge` sees and nothing else does, int64; None: none, and `judge` is not called."""
+        return None
+
     def transform(self, model: nn.Module, example: Tensor) -> None:
         """Change the dense network in place before training; `example` is one image, shape (1, C, H, W)."""
 
     def calibrate(self, model: nn.Module, images: Tensor) -> None:
         """See a few normalised training images, shape (N, C, H, W), before the first step."""
+
+    def judge(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+        """See the images that are set apart, normalised, (N, C, H, W), before the first step; labels (N,)."""
 
     def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
         """Called before epoch `epoch` (from 0) of `epochs`; may put other layers or parameters into the model.

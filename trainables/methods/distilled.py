@@ -47,6 +47,10 @@ class Distilled(Method):
         """As the method says."""
         return self.inner.chosen_images(available)
 
+    def apart_images(self, available: int) -> Tensor | None:
+        """As the method says."""
+        return self.inner.apart_images(available)
+
     def transform(self, model: nn.Module, example: Tensor) -> None:
         """Keep the network as its own teacher, then change it as the method does.
 
@@ -80,6 +84,10 @@ class Distilled(Method):
     def calibrate(self, model: nn.Module, images: Tensor) -> None:
         """As the method does."""
         self.inner.calibrate(model, images)
+
+    def judge(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+        """As the method does."""
+        self.inner.judge(model, images, labels)
 
     def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
         """As the method does; then the layers are watched as they are now.

@@ -1,12 +1,15 @@
 """Post-training quantization with few images: grids for groups of filters, calibrated by blocks, then together."""
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trainables.errors import InfeasibleError
 from trainables.method_config import PtqGroupConfig
@@ -20,7 +23,7 @@ from trainables.models.compact import Compact
 from trainables.models.edits import Edits
 from trainables.models.folding import fold
 from trainables.models.grids import next_to_one_another
-from trainables.models.modes import watch
+from trainables.models.modes import modes_kept, watch
 from trainables.pruning.sharing import refuse_shared
 from trainables.quantize import (
     Activation,
@@ -32,7 +35,14 @@ from trainables.quantize import (
     replace_module,
 )
 from trainables.training.blockwise import Fit, Steps, blocks_of, follow
+from trainables.training.distill import logits_loss
 from trainables.training.randomness import generator
+
+APART = 4
+"""One image in so many judges what the joint stage has learned."""
+
+BATCH = 128
+"""Images a pass where nothing is trained."""
 
 MOST_VALUES = 1 << 18
 """Of an activation, that its range is chosen by."""
@@ -40,6 +50,17 @@ MOST_VALUES = 1 << 18
 _FORMS: dict[int, ActivationForm] = {
     2: "int2", 3: "int3", 4: "int4", 5: "int5", 6: "int6", 7: "int7", 8: "int8",
 }  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Judged:
+    """The images set apart, what the parent says of them, and the network before the joint stage with its distance."""
+
+    images: Tensor
+    labels: Tensor
+    parent: Tensor
+    values: Mapping[str, Tensor]
+    loss: float = math.inf
 
 
 class PtqGroup(Method):
@@ -53,24 +74,33 @@ class PtqGroup(Method):
 
     Stage 1: block by block, in order, min ||f_q - f_fp||^2 on the images, over weights, biases and steps, straight
     through the rounding (`trainables.training.blockwise`). Stage 2: the whole network by the losses of distillation on
-    the same images (`trainables.methods.distilled`). No label is used unless `distill` is below 1. BN that no
-    convolution precedes keeps its statistics.
+    the same images (`trainables.methods.distilled`). A quarter of the images is set apart from both where there is a
+    stage 2, and what it has learned is thrown away unless the network comes nearer to the parent on them: in the mean
+    KL(softmax(parent) || softmax(network)). No label is used unless `distill` is below 1; then that share of the
+    judgement is the cross entropy. BN that no convolution precedes keeps its statistics.
 
     Inputs of the first and the last layer are rounded only where a ReLU gives them.
 
     Reference: "Low-bit Quantization with Limited Data" as in the sources' list, ICPR 2020; of its body only the outline
     was available: groups of filters and distillation in two stages are its, how grids are searched, that steps are
-    trained (LSQ, ICLR 2020), that blocks read what the student's blocks give (BRECQ, ICLR 2021) and all rates are not.
+    trained (LSQ, ICLR 2020), that blocks read what the student's blocks give (BRECQ, ICLR 2021), the images that are
+    set apart and all rates are not.
     """
 
     def __init__(self, config: PtqGroupConfig) -> None:
         self.config = config
-        self.calibration_images = config.images
+        self.calibration_images = config.images - self._apart
         self.edits: Edits = ()
         self.fits: list[Fit] = []
         self._activations: tuple[str, ...] = ()
         self._layers: list[str] = []
         self._teacher: nn.Module | None = None
+        self._judged: _Judged | None = None
+
+    @property
+    def _apart(self) -> int:
+        """How many images are set apart."""
+        return self.config.images // APART if self.config.joint else 0
 
     def chosen_images(self, available: int) -> Tensor:
         """The images' draw from (seed, "calibration", image_seed); a smaller one is the beginning of a larger.
@@ -82,8 +112,15 @@ class PtqGroup(Method):
         if available < self.config.images:
             msg = f"compress.images {self.config.images} is more than the {available} training images that there are"
             raise InfeasibleError(msg)
+        return self._drawn(available)[: self.config.images - self._apart]
+
+    def apart_images(self, available: int) -> Tensor | None:
+        """The last of the draw, where there is a joint stage."""
+        return self._drawn(available)[self.config.images - self._apart : self.config.images] if self._apart else None
+
+    def _drawn(self, available: int) -> Tensor:
         source = generator(self.seed, "calibration", self.config.image_seed)
-        return torch.randperm(available, generator=source)[: self.config.images]
+        return torch.randperm(available, generator=source)
 
     def transform(self, model: nn.Module, example: Tensor) -> None:
         """Fold, then put grids in the place of weights and of what feeds layers.
@@ -147,7 +184,29 @@ class PtqGroup(Method):
             steps = Steps(self.config.block_steps, self.config.block_rate)
             with torch.enable_grad():
                 self.fits = follow(model, self._teacher, blocks, images, steps, generator(self.seed, "method"))
-        self._teacher = None
+
+    @torch.no_grad()
+    def judge(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+        """Keep the network before the joint stage, and how far from the parent it is."""
+        if self._teacher is None:
+            msg = "judge comes after transform, which was not called"
+            raise RuntimeError(msg)
+        values = {name: tensor.clone() for name, tensor in _values_of(model)}
+        self._judged = _Judged(images, labels, self._teacher(images), values)
+        self._judged.loss = self._distance(model, self._judged)
+
+    def _distance(self, model: nn.Module, judged: "_Judged") -> float:
+        """How far from the parent a network is on the images set apart."""
+        device = next(model.parameters()).device
+        with modes_kept(model):
+            logits = torch.cat([model(part.to(device)) for part in judged.images.split(BATCH)]).cpu()
+        own, followed = F.cross_entropy(logits, judged.labels), logits_loss(logits, judged.parent, 1)
+        return float((1 - self.config.distill) * own + self.config.distill * followed)
+
+    def _keep_the_nearer(self, model: nn.Module) -> None:
+        if self._judged is not None and not self._distance(model, self._judged) < self._judged.loss:
+            for name, tensor in _values_of(model):
+                tensor.copy_(self._judged.values[name])
 
     def _in_order(self, example: Tensor) -> Sequence[str]:
         order: list[str] = []
@@ -158,6 +217,7 @@ class PtqGroup(Method):
     @torch.no_grad()
     def finalize(self, model: nn.Module) -> Compact:
         """Plain layers whose weights lie on their grids, and activations of few levels."""
+        self._keep_the_nearer(model)
         bits = self.config.activation_bits or 8
         steps = {name: float(model.get_submodule(name).get_parameter("step")) for name in self._activations}
         activations = {name: Activation(_FORMS[bits], step) for name, step in steps.items()}
@@ -202,11 +262,15 @@ def _rectifiers(model: nn.Module, layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name, _ in model.named_modules() if name in names)
 
 
+def _values_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
 def _values(model: nn.Module, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
     """At most `MOST_VALUES` of the values that each of `names` gives for `images`, evenly chosen, fp32 (n,)."""
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
     hooks = [model.get_submodule(name).register_forward_hook(partial(_keep, seen[name], len(images))) for name in names]
-    for part in images.split(128):
+    for part in images.split(BATCH):
         model(part)
     for hook in hooks:
         hook.remove()

@@ -38,11 +38,14 @@ def compress(
     model = dense.model
     data = only(data, compact.labelled(parent))
     method = create(config.compress, seed)
-    chosen = method.chosen_images(len(data.train))
+    chosen, apart = (find(len(data.train)) for find in (method.chosen_images, method.apart_images))
+    judging = None if apart is None else data.train.subset(apart)
     data = only(data, chosen)
     step = config.compress if isinstance(config.compress, PipelineStep) else None
     method.transform(model, normalise(data.train.images[:1], data))
     method.calibrate(model, calibration_images(data, seed, method.calibration_images))
+    if judging is not None:
+        method.judge(model, normalise(judging.images, data), judging.labels)
     epochs = config.compress.trained_epochs()
     schedule = settings(config, epochs, config.compress.lr, device, data, few=chosen is not None)
     training = Training(model, data, schedule, seed, method)
