@@ -14,8 +14,7 @@ import psutil
 
 POLL_S = 0.05
 GONE_S = 180.0
-"""Ray's agents try to reach a head that is gone for a minute before they end."""
-"""Ample time for Ray's processes to notice that their driver is dead."""
+"""Ample time for Ray's processes to notice that their driver is dead: its agents try to reach a head for a minute."""
 
 
 class ColdRun:

@@ -86,9 +86,9 @@ class Scene:
         if gone:
             self.tally.lose("lost", f"finished stages are gone from the ledger: {sorted(gone)}", len(gone))
 
-    def finish(self, *, expect: int = 0) -> None:
+    def finish(self, *words: str, expect: int = 0) -> None:
         """Sweep to the end, untouched, and compare with the run that nobody ever touched."""
-        run = self.sweep()
+        run = self.sweep(None, *words)
         code = run.wait(LONGEST_S)
         if code != expect:
             run.kill()

@@ -10,13 +10,15 @@ from benchmarks.chaos import faulty_network
 from benchmarks.chaos.bench import Bench
 from benchmarks.chaos.ray_faults import ended
 from benchmarks.chaos.scene import Scene
-from benchmarks.chaos.studies import Study
+from benchmarks.chaos.studies import Study, pfr_study
 from benchmarks.chaos.tally import Tally
 from orchestrator.cli import EXIT_FAILED_TRIALS
 
 GROUPS = Path("/sys/fs/cgroup")
 ROOM_MIB, MORE_MIB, WANTED_MIB = 2048, 6144, 2400
 """A worker has no 2 GiB of its own; with what it is ordered to hold it has more than that, and less than 6 GiB."""
+
+MONITOR = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "200"}
 
 WORDS = ("--allow-code", "--cores", "1")
 
@@ -106,6 +108,23 @@ def kernel_kills(bench: Bench, times: int) -> Tally:
     return tally.done()
 
 
+def monitored(bench: Bench, times: int) -> Tally:
+    """Ray's own monitor of the machine's memory ends whoever works: rows that say so, and then a sweep without it."""
+    tally = Tally(
+        "a worker that Ray's memory monitor ends", "a threshold that every machine is above; rows, then a sweep"
+    )
+    study = pfr_study("monitored", epochs=200, pfrs="[0.5]", seeds=1)
+    for _ in range(times):
+        scene = bench.scene(study, tally)
+        run = scene.sweep_cold("--cores", "1", environment=MONITOR)
+        ended(scene, run, EXIT_FAILED_TRIALS)
+        tally.struck += "Ray's memory monitor ended its process" in run.output
+        scene.finish("--retry-failed")
+        tally.repetitions += 1
+        scene.remove()
+    return tally.done()
+
+
 def _ends_well(scene: Scene, words: tuple[str, ...], sign: str, group: Path | None = None) -> None:
     """A sweep that tells of the fault by `sign` and ends as if nothing had been."""
     with scene.watched():
@@ -164,4 +183,5 @@ FAULTS: dict[str, tuple[Callable[[Bench, int], Tally], int]] = {
     "memory-ladder": (memory_ladder, 2),
     "memory-row": (memory_row, 2),
     "kernel-oom": (kernel_kills, 2),
+    "memory-monitor": (monitored, 2),
 }
