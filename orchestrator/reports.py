@@ -56,7 +56,7 @@ def sweep_ended(terminal: Console, summary: Summary, results: AnyPath) -> int:
         work += f"; {plural(gone, 'output')} not kept, {summary.evicted.bytes:,} bytes"
     part = f" shard {shard}" if shard else ""
     tell(terminal, f"{spec.study}{part} {state} in {duration(summary.wall_s)}: {work}")
-    failed = _failures(terminal, df[df["trial_id"].isin({trial.id for trial in summary.plan.trials})])
+    failed = _failures(terminal, df[df["trial_id"].isin({trial.id for trial in summary.plan.trials})], results)
     if summary.stopped_by:
         tell(terminal, f"Ended early (--stop-after-same-error): {summary.stopped_by}", style="red")
     if shard:
@@ -261,16 +261,17 @@ def _warm(terminal: Console, told: int, members: int) -> None:
         tell(terminal, f"{known}; by validation {members} of them would be on this front")
 
 
-def _failures(terminal: Console, df: "pd.DataFrame") -> int:
+def _failures(terminal: Console, df: "pd.DataFrame", results: AnyPath) -> int:
     """Trials that did not get through, grouped by their error; returns how many failed."""
     bad = df[df["status"].isin(["failed", "infeasible"])]
+    elsewhere = "" if str(results) == "results" else f" --results {shlex.quote(str(results))}"
     for (status, _), rows in bad.groupby([bad["status"], bad["error"].map(signature)]):
         classes = sorted(rows["failure"].dropna().unique())
         kinds = ", ".join(classes)
         status, error = f"{status} ({kinds})" if kinds else status, brief(rows["error"].iloc[0])
         trials = ", ".join(rows["trial_id"].head(3)) + (", ..." if len(rows) > 3 else "")
         tell(terminal, f"{len(rows)} {status}: {error}")
-        say(terminal, f"  {trials}\n  see: orchestrator show {rows['trial_id'].iloc[0]}")
+        say(terminal, f"  {trials}\n  see: orchestrator show {rows['trial_id'].iloc[0]}{elsewhere}")
         for remedy in (REMEDIES[name] for name in classes if name in REMEDIES):
             say(terminal, f"  then: {remedy}")
     if early := int((df["status"] == "stopped").sum()):

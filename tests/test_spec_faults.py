@@ -184,7 +184,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         "axes: {compress: [{method: stq, pfr: 0.2}, {metod: stq}], compress.pfr: [0, 0.1]}\n",
         [
             "line 6, column 44: axes.compress[1].method: is required: one of stq, binary, dabn, hybrid, l1_prune, "
-            "group_sparsity, decompose, low_rank, expand, xnet, lkam, ptq_group, combine, finetune",
+            "group_sparsity, decompose, low_rank, expand, xnet, lkam, ptq_group, finetune, combine",
             "line 6, column 59: axes.compress.pfr: is varied, and set in the axis compress as well; keep one",
         ],
     ),

@@ -20,6 +20,7 @@ from trainables.method_config.binary import HybridConfig as HybridConfig
 from trainables.method_config.binary import StqConfig as StqConfig
 from trainables.method_config.combine import CombineConfig as CombineConfig
 from trainables.method_config.combine import PipelineStep as PipelineStep
+from trainables.method_config.combine import StepMethod as StepMethod
 from trainables.method_config.dynamic import LkamConfig as LkamConfig
 from trainables.method_config.post_training import PtqGroupConfig as PtqGroupConfig
 from trainables.method_config.pruning import GroupSparsityConfig as GroupSparsityConfig
@@ -31,19 +32,6 @@ from trainables.method_config.structure import LowRankConfig as LowRankConfig
 from trainables.method_config.structure import XnetConfig as XnetConfig
 
 CompressConfig = Annotated[
-    StqConfig
-    | BinaryConfig
-    | DabnConfig
-    | HybridConfig
-    | L1PruneConfig
-    | GroupSparsityConfig
-    | DecomposeConfig
-    | LowRankConfig
-    | ExpandConfig
-    | XnetConfig
-    | LkamConfig
-    | PtqGroupConfig
-    | CombineConfig
-    | FinetuneConfig,
+    StepMethod | CombineConfig,
     Field(discriminator="method", description="compression after training; absent: none"),
 ]

@@ -17,7 +17,7 @@ from trainables.model_config import Section
 
 MOST_STEPS = 4
 
-StepConfig = Annotated[
+StepMethod = (
     StqConfig
     | BinaryConfig
     | DabnConfig
@@ -30,10 +30,11 @@ StepConfig = Annotated[
     | XnetConfig
     | LkamConfig
     | PtqGroupConfig
-    | FinetuneConfig,
-    Field(discriminator="method"),
-]
-_STEP: TypeAdapter[CompressBase] = TypeAdapter(StepConfig)
+    | FinetuneConfig
+)
+"""Every method but the pipeline."""
+
+_STEP: TypeAdapter[CompressBase] = TypeAdapter(Annotated[StepMethod, Field(discriminator="method")])
 
 QUANTIZERS = ("stq", "binary", "dabn", "hybrid", "ptq_group")
 """After these weights have few bits, which training on would lose."""
