@@ -2,6 +2,7 @@
 
 import io
 import shlex
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -133,8 +134,9 @@ def test_what_would_mend_a_failure_is_told_at_the_end(failure: str, key: str) ->
     terminal = Console(record=True, width=160)
     row = {"status": "failed", "failure": failure, "error": "stage train: too much", "trial_id": "t"}
     df = pd.DataFrame([row, {**row, "failure": "bug", "error": "KeyError"}])
-    assert reports._failures(terminal, df) == 2  # pyright: ignore[reportPrivateUsage]
+    assert reports._failures(terminal, df, Path("of mine")) == 2  # pyright: ignore[reportPrivateUsage]
     told = terminal.export_text()
+    assert told.count("see: orchestrator show t --results 'of mine'\n") == 2
     assert told.count("then: ") == told.count(f"--set {key}=") == 1
 
 
