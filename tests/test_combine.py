@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from trainables.config import BinaryConfig, DataConfig, TrialConfig, resolve
 from trainables.data.load import Dataset, load
 from trainables.export.packed import unpack
 from trainables.keys import PathFinder, Stage
-from trainables.method_config import CombineConfig, DecomposeConfig, ExpandConfig, StqConfig
+from trainables.method_config import CombineConfig, DecomposeConfig, DistillFields, ExpandConfig, StqConfig
 from trainables.models.gated import gated
 from trainables.stages import Outcome, Paused, run_stage
 
@@ -194,6 +194,18 @@ def test_an_impossible_pipeline_is_refused_by_the_name_of_its_step(name: str) ->
     steps, told = WRONG[name]
     with pytest.raises(ValidationError, match=told):
         CombineConfig.model_validate({"steps": steps})
+
+
+def test_a_method_that_does_not_say_what_it_is_to_a_pipeline_cannot_be_made() -> None:
+    class Silent(DistillFields):
+        method: Literal["silent"] = "silent"
+
+    with pytest.raises(TypeError, match=r"abstract methods.*remains.*works_on"):
+        Silent()  # pyright: ignore[reportAbstractUsage]
+
+
+def test_stq_that_prunes_nothing_can_follow_what_cannot_be_cut() -> None:
+    assert len(combined(_1_xnet={"method": "xnet"}, _2_stq={**STQ, "pfr": 0}).steps) == 2
 
 
 def test_a_study_file_with_an_impossible_order_is_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from trainables.method_config.base import DistillFields as DistillFields
 from trainables.method_config.base import DistillLoss as DistillLoss
 from trainables.method_config.base import FinetuneConfig as FinetuneConfig
 from trainables.method_config.base import LayerRole as LayerRole
+from trainables.method_config.base import StepBase as StepBase
 from trainables.method_config.binary import ActivationKind as ActivationKind
 from trainables.method_config.binary import BinaryConfig as BinaryConfig
 from trainables.method_config.binary import BinaryFields as BinaryFields

@@ -1,5 +1,6 @@
 """What every compression method's config has."""
 
+from abc import abstractmethod
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
@@ -8,6 +9,11 @@ from trainables.model_config import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 LayerRole = Literal["first", "last", "downsample"]
+Remains = Literal["fp32 layers", "few bits", "gates", "groups"]
+"""What a method leaves for the next step of a pipeline; `groups`: convolutions of groups that gather their inputs."""
+
+WorksOn = Literal["weights", "channels", "layers"]
+"""What a method changes: weights where they are, which channels there are, or which layers."""
 
 
 def _in_order(roles: tuple[LayerRole, ...]) -> tuple[LayerRole, ...]:
@@ -75,7 +81,19 @@ class CompressBase(Section):
         return self.model_copy(update={name: fields[name].get_default(call_default_factory=True) for name in leaves})
 
 
-class DistillFields(CompressBase):
+class StepBase(CompressBase):
+    """What every method but the pipeline says, so that pipelines know in which order methods can stand."""
+
+    @abstractmethod
+    def remains(self) -> Remains:
+        """What the network is made of afterwards."""
+
+    @abstractmethod
+    def works_on(self) -> WorksOn:
+        """What it changes."""
+
+
+class DistillFields(StepBase):
     """What every method that trains can add: a loss by which the network follows the one that it began as."""
 
     distill: Share = Field(default=0.0, description="share of the loss that follows the dense parent")
@@ -121,3 +139,11 @@ class FinetuneConfig(DistillFields):
     """Nothing compressed: the parent trained on with the same schedule (baseline `dense_finetuned`)."""
 
     method: Literal["finetune"] = "finetune"
+
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "fp32 layers"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "weights"

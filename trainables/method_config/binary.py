@@ -4,7 +4,7 @@ from typing import Literal, Self, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from trainables.method_config.base import DistillFields, LayerRole, LayerRoles, Share
+from trainables.method_config.base import DistillFields, LayerRole, LayerRoles, Remains, Share, WorksOn
 from trainables.method_config.pruning import PruneFields
 
 ActivationKind = Literal["float", "int8", "ternary", "sign"]
@@ -26,6 +26,14 @@ class BinaryFields(DistillFields):
     def few_bit_inputs(self) -> str:
         """See `CompressBase`."""
         return f"activations {self.activations}" if self.activations in ("sign", "ternary") else ""
+
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "few bits"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "weights"
 
     @field_validator("full_precision")
     @classmethod
@@ -73,6 +81,10 @@ class StqConfig(PruneFields, BinaryFields):
     def prunes(self) -> bool:
         """Whether any filter may go."""
         return self.mode == "threshold" or self.pfr > 0
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "channels" if self.prunes() else "weights"
 
     def inert(self) -> frozenset[str]:
         """What does not act: the ranking's leaves without pruning, the other mode's, the threshold without a user."""
@@ -137,6 +149,14 @@ class DabnConfig(DistillFields):
         """See `CompressBase`."""
         return "activations sign" if self.activations == "sign" else ""
 
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "few bits"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "weights"
+
     def same_bits(self) -> BinaryConfig:
         """XNOR-Net's one scale a filter. Its last layer stays fp32 where its inputs are signs, which no mean gives."""
         kept = self.full_precision if self.activations == "float" else (*self.full_precision, "last")
@@ -167,6 +187,14 @@ class HybridConfig(DistillFields):
     def few_bit_inputs(self) -> str:
         """See `CompressBase`."""
         return "method hybrid"
+
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "few bits"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "weights"
 
     def same_bits(self) -> BinaryConfig:
         """Signs everywhere; the last layer fp32, as its inputs are."""

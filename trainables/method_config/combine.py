@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, TypeAdapter, ValidationError, WithJsonSchema, field_serializer, model_validator
 
-from trainables.method_config.base import CompressBase, FinetuneConfig
+from trainables.method_config.base import CompressBase, FinetuneConfig, Remains, StepBase
 from trainables.method_config.binary import BinaryConfig, DabnConfig, HybridConfig, StqConfig
 from trainables.method_config.dynamic import LkamConfig
 from trainables.method_config.post_training import PtqGroupConfig
@@ -34,12 +34,12 @@ StepMethod = (
 )
 """Every method but the pipeline."""
 
-_STEP: TypeAdapter[CompressBase] = TypeAdapter(Annotated[StepMethod, Field(discriminator="method")])
+_STEP: TypeAdapter[StepBase] = TypeAdapter(Annotated[StepMethod, Field(discriminator="method")])
 
-QUANTIZERS = ("stq", "binary", "dabn", "hybrid", "ptq_group")
-"""After these weights have few bits, which training on would lose."""
-
-PRUNERS = ("l1_prune", "group_sparsity", "lkam")
+_LAST: Mapping[Remains, str] = {
+    "few bits": "weights of few bits, which training on would lose",
+    "gates": "kernels with gates, which no method trains on",
+}
 _NAME = re.compile(r"([1-9])_\w+")
 _EXAMPLE = "steps: {1_expand: {method: expand}, 2_stq: {method: stq, pfr: 0.4}}"
 
@@ -48,7 +48,7 @@ class NamedStep(Section):
     """A method of a pipeline under its name, `2_stq`."""
 
     name: str
-    config: CompressBase
+    config: StepBase
 
     def text(self) -> str:
         """The step in one line, from which it can be read back."""
@@ -177,16 +177,14 @@ def _step(number: int, name: str, leaves: Any) -> NamedStep:
         raise ValueError(msg) from error
 
 
-def _impossible(earlier: CompressBase, later: CompressBase) -> str | None:
+def _impossible(earlier: StepBase, later: StepBase) -> str | None:
     """Why one method cannot come after another; None if it can."""
     first, second = str(getattr(earlier, "method", "")), str(getattr(later, "method", ""))
-    if first in QUANTIZERS:
-        return f"{first} leaves weights of few bits, which training on would lose; it comes last"
-    if first == "lkam":
-        return "lkam leaves kernels with gates, which no method trains on; it comes last"
-    prunes = second in PRUNERS or (isinstance(later, StqConfig) and later.prunes())
-    if first == "xnet" and prunes:
-        return "the channels that xnet gathers cannot be cut; prune before it"
-    if first == "xnet" and second in ("xnet", "low_rank", "decompose", "expand"):
-        return f"xnet leaves convolutions of groups, which {second} cannot work on"
+    remains = earlier.remains()
+    if remains in _LAST:
+        return f"{first} leaves {_LAST[remains]}; it comes last"
+    if remains == "groups" and later.works_on() == "channels":
+        return f"the channels that {first} gathers cannot be cut; prune before it"
+    if remains == "groups" and later.works_on() == "layers":
+        return f"{first} leaves convolutions of groups, which {second} cannot work on"
     return None

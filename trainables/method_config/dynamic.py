@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trainables.method_config.base import DistillFields, LayerRoles, Share
+from trainables.method_config.base import DistillFields, LayerRoles, Remains, Share, WorksOn
 
 
 class LkamConfig(DistillFields):
@@ -22,3 +22,11 @@ class LkamConfig(DistillFields):
     )
     min_kernels: int = Field(default=1, ge=1, description="kernels of each layer that are not removed")
     keep: LayerRoles = Field(default=("first",), strict=False, description="layers that get no gates")
+
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "gates"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "channels"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trainables.method_config.base import DistillFields, DistillLosses, LayerRoles, Share
+from trainables.method_config.base import DistillFields, DistillLosses, LayerRoles, Remains, Share, WorksOn
 
 
 class PtqGroupConfig(DistillFields):
@@ -63,6 +63,14 @@ class PtqGroupConfig(DistillFields):
     def follows(self) -> bool:
         """In the joint stage."""
         return self.joint and super().follows()
+
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "few bits"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "weights"
 
     def inert(self) -> frozenset[str]:
         """What belongs to a stage that is left out, or to groups or ranges that there are not."""

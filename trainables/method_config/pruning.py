@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from trainables.method_config.base import CompressBase, DistillFields, Share
+from trainables.method_config.base import CompressBase, DistillFields, Remains, Share, WorksOn
 
 PruneFactorRatio = Annotated[float, Field(ge=0, lt=1)]
 
@@ -45,6 +45,14 @@ class L1PruneConfig(PruneFields):
 
     method: Literal["l1_prune"] = "l1_prune"
 
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "fp32 layers"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "channels"
+
     def canonical(self) -> CompressBase:
         """At PFR 0 it is plain finetuning."""
         return self.finetuned() if self.pfr == 0 else self.without(DistillFields.inert(self))
@@ -71,6 +79,14 @@ class GroupSparsityConfig(DistillFields):
     free_share: Share = Field(
         default=0.3, description="share of the epochs at the end without the penalty, in which what is left recovers"
     )
+
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "fp32 layers"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "channels"
 
     def inert(self) -> frozenset[str]:
         """The early groups' strength needs such groups; without a penalty nothing happens."""

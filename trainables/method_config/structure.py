@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainables.method_config.base import DistillFields, LayerRoles, Share
+from trainables.method_config.base import DistillFields, LayerRoles, Remains, Share, WorksOn
 
 
 class DecomposeConfig(DistillFields):
@@ -21,6 +21,14 @@ class DecomposeConfig(DistillFields):
         default="random", description="their first weights; parent: the best ones of their rank (SVD) of the parent's"
     )
     keep: LayerRoles = Field(default=("first",), strict=False, description="layers that stay as they are")
+
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "fp32 layers"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "layers"
 
 
 class XnetConfig(DistillFields):
@@ -41,6 +49,14 @@ class XnetConfig(DistillFields):
     keep: LayerRoles = Field(
         default=("first", "last", "downsample"), strict=False, description="layers that stay as they are"
     )
+
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "groups"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "layers"
 
     def inert(self) -> frozenset[str]:
         """Groups have no blocks."""
@@ -69,6 +85,14 @@ class ExpandConfig(DistillFields):
     )
     keep: LayerRoles = Field(default=("first",), strict=False, description="layers that stay as they are")
 
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "fp32 layers"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "layers"
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(set(self.layers)) < len(self.layers):
@@ -93,3 +117,11 @@ class LowRankConfig(DistillFields):
     )
     split_at: Share = Field(default=0.5, description="share of the epochs after which layers are split; 1: at the end")
     keep: LayerRoles = Field(default=("first", "last"), strict=False, description="layers that stay as they are")
+
+    def remains(self) -> Remains:
+        """See `StepBase`."""
+        return "fp32 layers"
+
+    def works_on(self) -> WorksOn:
+        """See `StepBase`."""
+        return "layers"
