@@ -1,11 +1,15 @@
 """Which leaves of the compression methods act, which do not, and which contradict one another."""
 
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trainables.config import BinaryConfig, StqConfig
+from trainables.method_config import StepBase, StepMethod
 
 OTHER: dict[str, object] = {
     "epochs": 7, "lr": 0.01, "pfr": 0.3, "scope": "all", "round_to": 8, "rounding": "nearest", "ramp_share": 0.1,
@@ -77,3 +81,30 @@ def test_the_unpruned_twin_has_the_same_bits_and_schedule() -> None:
 def test_a_ternary_filter_cannot_have_two_free_values() -> None:
     with pytest.raises(ValidationError, match="scale two_valued needs weights binary"):
         StqConfig(weights="ternary", scale="two_valued")
+
+
+def lists_of_words() -> Iterator[tuple[type[StepBase], str, tuple[str, ...]]]:
+    """Each leaf that holds some of a few words, with these."""
+    for owner in get_args(StepMethod):
+        for leaf, info in owner.model_fields.items():
+            annotation: Any = info.annotation
+            words = get_args(get_args(annotation)[0]) if get_origin(annotation) is tuple else ()
+            if words:
+                yield owner, leaf, words
+
+
+LISTS = list(lists_of_words())
+FREE = {"init": "random"}
+"""With which every word of such a list can stand."""
+
+
+def test_there_are_such_lists_of_every_kind() -> None:
+    assert {leaf for _, leaf, _ in LISTS} == {"distill_losses", "full_precision", "layers", "keep", "eight_bits"}
+
+
+@pytest.mark.parametrize(("owner", "leaf", "words"), LISTS, ids=lambda item: getattr(item, "__name__", str(item)))
+def test_a_list_of_words_has_each_once_and_one_order(owner: type[StepBase], leaf: str, words: tuple[str, ...]) -> None:
+    others = {name: value for name, value in FREE.items() if name in owner.model_fields}
+    assert getattr(owner.model_validate({**others, leaf: words[::-1]}), leaf) == words
+    with pytest.raises(ValidationError, match=f"{words[0]!r} is there twice; keep one"):
+        owner.model_validate({**others, leaf: (words[0], words[1], words[0])})

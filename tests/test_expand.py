@@ -122,7 +122,7 @@ def test_what_cannot_be_is_refused() -> None:
     for leaves, told in (
         ({"layers": ["stacked"]}, "stacked needs init random"),
         ({"nonlinear_share": 0.5}, "nonlinear_share needs init random"),
-        ({"layers": ["conv", "conv"]}, "names a kind twice"),
+        ({"layers": ["conv", "conv"]}, "'conv' is there twice; keep one"),
         ({"layers": []}, "at least 1"),
     ):
         with pytest.raises(ValidationError, match=told):

@@ -16,25 +16,23 @@ WorksOn = Literal["weights", "channels", "layers"]
 """What a method changes: weights where they are, which channels there are, or which layers."""
 
 
-def _in_order(roles: tuple[LayerRole, ...]) -> tuple[LayerRole, ...]:
-    if len(set(roles)) < len(roles):
-        msg = f"{list(roles)} names a layer role twice"
-        raise ValueError(msg)
-    return tuple(sorted(roles, key=get_args(LayerRole).index))
+def each_once(options: object) -> AfterValidator:
+    """Of a list of words: each once, in the order of the `Literal` that they come from, as the order says nothing."""
+    order: tuple[str, ...] = get_args(options)
+
+    def ordered(words: tuple[str, ...]) -> tuple[str, ...]:
+        for word in dict.fromkeys(words):
+            if words.count(word) > 1:
+                msg = f"{word!r} is there twice; keep one"
+                raise ValueError(msg)
+        return tuple(sorted(words, key=order.index))
+
+    return AfterValidator(ordered)
 
 
-LayerRoles = Annotated[tuple[LayerRole, ...], AfterValidator(_in_order)]
+LayerRoles = Annotated[tuple[LayerRole, ...], each_once(LayerRole)]
 DistillLoss = Literal["logits", "features", "attention", "relational"]
-
-
-def _each_once(losses: tuple[DistillLoss, ...]) -> tuple[DistillLoss, ...]:
-    if len(set(losses)) < len(losses):
-        msg = f"{list(losses)} names a loss twice"
-        raise ValueError(msg)
-    return tuple(sorted(losses, key=get_args(DistillLoss).index))
-
-
-DistillLosses = Annotated[tuple[DistillLoss, ...], AfterValidator(_each_once)]
+DistillLosses = Annotated[tuple[DistillLoss, ...], each_once(DistillLoss)]
 
 
 class CompressBase(Section):

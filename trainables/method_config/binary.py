@@ -1,10 +1,10 @@
 """Configs of the methods with weights of one or two bits."""
 
-from typing import Literal, Self, cast, get_args
+from typing import Literal, Self, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from trainables.method_config.base import DistillFields, LayerRole, LayerRoles, Remains, Share, WorksOn
+from trainables.method_config.base import DistillFields, LayerRoles, Remains, Share, WorksOn
 from trainables.method_config.pruning import PruneFields
 
 ActivationKind = Literal["float", "int8", "ternary", "sign"]
@@ -19,9 +19,7 @@ class BinaryFields(DistillFields):
     activations: ActivationKind = Field(
         default="float", description="inputs of the layers that are not full_precision; int8 is calibrated"
     )
-    full_precision: tuple[LayerRole, ...] = Field(
-        default=("first", "last"), strict=False, description="layers that stay fp32"
-    )
+    full_precision: LayerRoles = Field(default=("first", "last"), strict=False, description="layers that stay fp32")
 
     def few_bit_inputs(self) -> str:
         """See `CompressBase`."""
@@ -34,14 +32,6 @@ class BinaryFields(DistillFields):
     def works_on(self) -> WorksOn:
         """See `StepBase`."""
         return "weights"
-
-    @field_validator("full_precision")
-    @classmethod
-    def _roles_in_order(cls, roles: tuple[LayerRole, ...]) -> tuple[LayerRole, ...]:
-        if len(set(roles)) < len(roles):
-            msg = f"full_precision names a layer role twice: {list(roles)}"
-            raise ValueError(msg)
-        return tuple(sorted(roles, key=get_args(LayerRole).index))
 
 
 class StqConfig(PruneFields, BinaryFields):

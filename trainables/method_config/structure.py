@@ -1,10 +1,10 @@
 """Configs of the methods that put other layers in the place of some."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainables.method_config.base import DistillFields, LayerRoles, Remains, Share, WorksOn
+from trainables.method_config.base import DistillFields, LayerRoles, Remains, Share, WorksOn, each_once
 
 
 class DecomposeConfig(DistillFields):
@@ -31,6 +31,9 @@ class DecomposeConfig(DistillFields):
         return "layers"
 
 
+Sparse = Literal["conv", "linear"]
+
+
 class XnetConfig(DistillFields):
     """Layers whose filters read few inputs each, along a fixed random graph (Deep Expander Networks, ECCV 2018)."""
 
@@ -40,7 +43,7 @@ class XnetConfig(DistillFields):
         default="expander", description="which inputs: a random balanced graph, or those of a group convolution"
     )
     block: int = Field(default=1, ge=1, le=256, description="so many filters read the same inputs (graph expander)")
-    layers: tuple[Literal["conv", "linear"], ...] = Field(
+    layers: Annotated[tuple[Sparse, ...], each_once(Sparse)] = Field(
         default=("conv", "linear"), min_length=1, strict=False, description="kinds of layers that become sparse"
     )
     init: Literal["random", "parent"] = Field(
@@ -71,7 +74,7 @@ class ExpandConfig(DistillFields):
 
     method: Literal["expand"] = "expand"
     factor: int = Field(default=4, ge=1, le=16, description="how many times more channels stand between the layers")
-    layers: tuple[Expansion, ...] = Field(
+    layers: Annotated[tuple[Expansion, ...], each_once(Expansion)] = Field(
         default=("conv", "linear"),
         min_length=1,
         strict=False,
@@ -95,9 +98,6 @@ class ExpandConfig(DistillFields):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if len(set(self.layers)) < len(self.layers):
-            msg = f"layers names a kind twice: {list(self.layers)}"
-            raise ValueError(msg)
         if "stacked" in self.layers and self.init == "parent":
             msg = "layers stacked needs init random: few k x k kernels are 3 x 3 ones behind one another"
             raise ValueError(msg)
