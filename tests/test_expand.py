@@ -93,7 +93,7 @@ def test_an_expanded_network_computes_what_its_parent_does_and_costs_more(name: 
 def test_a_relu_stands_inside_in_the_first_epochs_alone() -> None:
     model = build(MODEL, 1, 10)
     initialise(model, torch.Generator().manual_seed(0))
-    method = Expand(ExpandConfig(init="random", nonlinear_share=0.5))
+    method = Expand(ExpandConfig(init="random", nonlinear_share=0.5, epochs=4))
     method.transform(model, torch.zeros(1, 1, 8, 8))
     chain = model.get_submodule("stages.0.0.conv1")
     assert isinstance(chain, Expanded)
@@ -107,6 +107,17 @@ def test_a_relu_stands_inside_in_the_first_epochs_alone() -> None:
     torch.testing.assert_close(doubled, 2 * linear)
     chain.nonlinear = True
     assert not torch.allclose(chain(-x), -chain(x), atol=1e-3)
+
+
+@pytest.mark.parametrize(("share", "epochs", "expected"), [(0.3, 6, 1), (1, 2, 1), (1, 1, 0), (0.04, 20, 0)])
+def test_a_share_of_less_than_an_epoch_has_no_effect_and_no_key_of_its_own(
+    share: float, epochs: int, expected: int
+) -> None:
+    config = ExpandConfig(init="random", nonlinear_share=share, epochs=epochs)
+    assert config.nonlinear_epochs() == expected
+    assert (config.canonical() == ExpandConfig(init="random", epochs=epochs)) == (expected == 0)
+    protected = [Expand(config).protected(epoch, epochs) for epoch in range(epochs)]
+    assert protected == [0 < expected >= epoch for epoch in range(epochs)]
 
 
 def test_nonlinear_first_weights_still_end_as_a_plain_network() -> None:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from pydantic import ValidationError
 from tiny_methods import MODEL, assert_same, dense, images, settings, trained
 from torch import Tensor, nn
 
@@ -134,6 +135,13 @@ def test_channels_are_cut_while_training_goes_on() -> None:
     free = sizes[-3:]
     assert len(set(free)) == 1  # without a penalty nothing more goes
     assert sum(kept for kept, _ in method.finalize(model).kept.values()) < sum([6, 6, 12, 12, 24, 24])
+
+
+def test_some_epoch_has_the_penalty() -> None:
+    with pytest.raises(ValidationError, match="less than 1"):
+        GroupSparsityConfig(free_share=1)
+    most = GroupSparsity(GroupSparsityConfig(free_share=0.999, epochs=3))
+    assert [most.protected(epoch, 3) for epoch in range(3)] == [True, True, False]
 
 
 def test_without_a_penalty_it_is_finetuning() -> None:

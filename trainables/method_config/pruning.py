@@ -76,8 +76,11 @@ class GroupSparsityConfig(DistillFields):
         default="inner", description="inner: no residual sums; all: tied channels too"
     )
     min_filters: int = Field(default=1, ge=1, description="filters that each group keeps")
-    free_share: Share = Field(
-        default=0.3, description="share of the epochs at the end without the penalty, in which what is left recovers"
+    free_share: float = Field(
+        default=0.3,
+        ge=0,
+        lt=1,
+        description="share of the epochs at the end without the penalty, in which what is left recovers",
     )
 
     def remains(self) -> Remains:

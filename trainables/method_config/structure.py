@@ -1,5 +1,6 @@
 """Configs of the methods that put other layers in the place of some."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -84,7 +85,8 @@ class ExpandConfig(DistillFields):
         default="parent", description="first weights; parent: a chain that computes what the parent's layer does"
     )
     nonlinear_share: Share = Field(
-        default=0.0, description="share of the epochs, at the beginning, with a ReLU between the layers of a chain"
+        default=0.0,
+        description="share of the epochs, whole ones at the beginning and never the last, with a ReLU inside of chains",
     )
     keep: LayerRoles = Field(default=("first",), strict=False, description="layers that stay as they are")
 
@@ -105,6 +107,15 @@ class ExpandConfig(DistillFields):
             msg = "nonlinear_share needs init random: with a ReLU inside a chain does not compute what the parent did"
             raise ValueError(msg)
         return self
+
+    def nonlinear_epochs(self) -> int:
+        """How many epochs, from the first, have a ReLU inside of the chains."""
+        return min(self.epochs - 1, math.floor(self.nonlinear_share * self.epochs + 1e-9))
+
+    def inert(self) -> frozenset[str]:
+        """The share of the epochs with a ReLU where it is no whole one."""
+        none = self.nonlinear_share > 0 and self.nonlinear_epochs() == 0
+        return super().inert() | ({"nonlinear_share"} if none else set())
 
 
 class LowRankConfig(DistillFields):

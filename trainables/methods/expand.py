@@ -85,17 +85,14 @@ class Expand(Method):
 
     def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
         """A ReLU inside of the chains in the first epochs, where asked."""
-        nonlinear = self._is_nonlinear(epoch, epochs)
+        nonlinear = epoch < self.config.nonlinear_epochs()
         for module in model.modules():
             if isinstance(module, Expanded):
                 module.nonlinear = nonlinear
 
-    def _is_nonlinear(self, epoch: int, epochs: int) -> bool:
-        return epoch < min(epochs - 1, math.floor(self.config.nonlinear_share * epochs + 1e-9))
-
     def protected(self, epoch: int, epochs: int) -> bool:
         """While a ReLU stands inside of the chains, and in the epoch after."""
-        return self.config.nonlinear_share > 0 and self._is_nonlinear(epoch - 1, epochs)
+        return 0 < self.config.nonlinear_epochs() >= epoch
 
     @torch.no_grad()
     def finalize(self, model: nn.Module) -> Compact:
