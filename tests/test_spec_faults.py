@@ -70,6 +70,10 @@ WRONG: dict[str, tuple[str, list[str]]] = {
             "(with compress.activations: 'sign', model.block: 'standard')"
         ],
     ),
+    "no truth value": (
+        "axes: {compress: [{method: ptq_group, joint: 3}]}\n",
+        ["line 6, column 46: axes.compress[0].joint: 3 is a number; true or false is wanted"],
+    ),
     "empty axis": (
         "axes:\n  compress.pfr: []\n",
         ["line 7, column 17: axes.compress.pfr: an empty axis; give it at least one value or remove it"],

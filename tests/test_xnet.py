@@ -175,10 +175,11 @@ def test_an_entry_takes_as_many_bytes_as_it_needs(inputs: int, width: int) -> No
 def test_what_cannot_be_made_sparse_is_named() -> None:
     parent, example = build(MODEL, 1, 10), torch.zeros(1, 1, 8, 8)
     initialise(parent, source())
-    with pytest.raises(
-        InfeasibleError, match=r"layer stages\.0\.0\.conv1 cannot be made sparse: 4 groups do not divide"
-    ):
+    told = r"4 groups \(compress.reduction\) do not divide 6 inputs and 6 outputs; take one of 2, 3, 6$"
+    with pytest.raises(InfeasibleError, match=rf"layer stages\.0\.0\.conv1 cannot be made sparse: {told}"):
         sparse(parent, example, reduction=4, graph="groups")
+    with pytest.raises(InfeasibleError, match=r"layer stem\.conv cannot .* 1 inputs and 6 outputs; nothing does: take"):
+        sparse(parent, example, reduction=4, graph="groups", keep=[])
     with pytest.raises(
         InfeasibleError, match=r"layer stages\.0\.0\.conv1 cannot be made sparse: blocks of 4 do not di"
     ):

@@ -272,6 +272,9 @@ def _item_bounds(info: FieldInfo) -> list[Any]:
     return [bound for note in notes for bound in (note.metadata if isinstance(note, FieldInfo) else [note])]
 
 
+_NOUNS: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
 def want(owner: type[Section], leaf: str) -> str:
     """The values that a leaf takes: `a number in [0, 1)`."""
     info = owner.model_fields[leaf]
@@ -286,7 +289,7 @@ def want(owner: type[Section], leaf: str) -> str:
     if get_origin(info.annotation) is tuple:
         return f"a list of whole numbers{_bounds(_item_bounds(info))}"
     kinds = {info.annotation, *get_args(info.annotation)}
-    noun = "a whole number" if int in kinds else "a number" if float in kinds else "text"
+    noun = next((noun for one, noun in _NOUNS.items() if one in kinds), "text")
     null = " or null" if type(None) in kinds else ""
     return f"{noun}{_bounds(info.metadata)}{null}"
 

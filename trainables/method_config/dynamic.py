@@ -11,7 +11,9 @@ class LkamConfig(DistillFields):
     """Kernels switched on and off image by image by small gates, trained jointly (parsimonious inference, 2017)."""
 
     method: Literal["lkam"] = "lkam"
-    gain: float = Field(default=20.0, ge=0, description="what kernels that are on cost, beside the task's loss")
+    gain: float = Field(
+        default=20.0, ge=0, le=1000, description="what kernels that are on cost, beside the task's loss"
+    )
     active_share: Share = Field(default=0.3, description="share of a layer's kernels that may be on at no cost")
     threshold: float = Field(default=0.5, gt=0, lt=1, description="a kernel is on where its gate is at least this")
     soft_share: Share = Field(

@@ -55,7 +55,9 @@ def groups(inputs: int, outputs: int, count: int) -> Tensor:
 
     """
     if inputs % count or outputs % count:
-        msg = f"{count} groups do not divide {inputs} inputs and {outputs} outputs"
+        told = ", ".join(str(one) for one in range(2, inputs + 1) if inputs % one == outputs % one == 0)
+        msg = f"{count} groups (compress.reduction) do not divide {inputs} inputs and {outputs} outputs"
+        msg += f"; take one of {told}" if told else "; nothing does: take graph expander"
         raise ValueError(msg)
     return torch.arange(inputs).view(count, inputs // count)
 
