@@ -50,6 +50,9 @@ def test_axes_over_leaves_of_steps_are_the_pipelines_written_out(tmp_path: Path)
     assert inside.cells == 6
     assert [trial.id for trial in inside.trials] == [trial.id for trial in whole.trials]
     assert list(inside.stages) == list(whole.stages)
+    steps = written.replace("{method: combine, steps: ", "").replace("}}}", "}}")
+    listed = planned(study(tmp_path, PIPELINE, "axes:\n  compress.steps:\n", steps))
+    assert [trial.id for trial in listed.trials] == [trial.id for trial in whole.trials]
 
 
 def test_each_leaf_of_a_step_is_a_column(tmp_path: Path) -> None:
@@ -129,3 +132,24 @@ def test_all_faults_of_the_steps_are_told_with_their_lines(tmp_path: Path) -> No
 def test_an_axis_over_a_leaf_of_a_step_without_effect_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"compress\.steps\.2_stq\.temperature: no effect in any cell"):
         planned(study(tmp_path, PIPELINE, "axes:\n  compress.steps.2_stq.temperature: [1, 2]\n"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ("[{method: expand}, {method: stq}]", r"\.steps: \[.*\] is a list; a mapping is wanted, as \{1_expand: "),
+        ("[]", r"\.steps: \[\] is a list"),
+        ("3", r"\.steps: 3 is a number; a mapping is wanted"),
+        ('[\'1_a={"method":"stq"}\', \'2_b={"method":"stq"}\']', r"is a list; a mapping is wanted"),
+        ("{1_a: null, 2_b: {method: stq}}", r"\.steps\.1_a: null must be a mapping of keys to values"),
+        ("{1_a: {method: group_sparsity, early_groups: 9223372036854775808}, 2_b: {method: stq}}", "2\\^63 - 1"),
+    ],
+)
+def test_what_are_no_steps_is_told_wherever_they_stand(steps: str, told: str, tmp_path: Path) -> None:
+    head = PIPELINE[: PIPELINE.index("  compress:")]
+    with pytest.raises(SpecError, match=told):
+        study(tmp_path, head, f"  compress: {{method: combine, steps: {steps}}}\n")
+    with pytest.raises(SpecError, match=told):
+        study(tmp_path, head, f"axes:\n  compress: [{{method: combine, steps: {steps}}}]\n")
+    with pytest.raises(SpecError, match=told.replace("steps", r"steps\[0\]", 1)):
+        study(tmp_path, head, f"  compress: {{method: combine}}\naxes:\n  compress.steps: [{steps}]\n")

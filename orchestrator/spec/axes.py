@@ -9,12 +9,13 @@ from orchestrator.errors import Fault
 from orchestrator.spec.leaves import OBSERVED, SectionFacts, check_leaf, foreign, is_real, leaf_paths, sections
 from orchestrator.spec.model import MAX_CELLS, Axis, Distribution
 from orchestrator.spec.pipelines import StepLeaf, step_facts, step_leaf
-from orchestrator.spec.wording import meant, show
+from orchestrator.spec.wording import kind, meant, show
 from orchestrator.spec.yaml_nodes import Node, Scalar, Value
 from trainables.config import Section
 
 FORMS = "[a, b, c], {range: [first, last, step]}, or {uniform | loguniform | int_uniform: [low, high]}"
 NO_AXIS = "is no part of a trial's identity, so it is no axis; set it once under base, where it takes lists"
+PIPELINE_FORM = "as {1_expand: {method: expand}, 2_stq: {method: stq}}"
 _KINDS = ("uniform", "loguniform", "int_uniform")
 
 
@@ -198,11 +199,9 @@ class AxisReader:
             return node.plain()
         if (inner := step_leaf(path)) is not None:
             facts, tags, leaf = step_facts(facts), self._steps[inner.step], inner.leaf
-        before = len(self._faults)
-        if leaf == "steps" and isinstance(node.value, Mapping):
-            check_steps(facts, node.value, place, self._faults)
         value = node.plain()
-        if len(self._faults) > before:
+        if leaf == "steps" and (wrong_steps := step_faults(facts, node, place)):
+            self._faults.extend(wrong_steps)
             return value
         owner = owner_of(facts, leaf, tags)
         if owner is None:
@@ -253,20 +252,22 @@ def check_entries(
         if owner is None:
             faults.append(node.key_fault(place, not_here(facts, leaf, known)))
             continue
-        before = len(faults)
-        if leaf == "steps" and isinstance(node.value, Mapping):
-            check_steps(facts, node.value, place, faults)
-        if len(faults) > before:
+        if leaf == "steps" and (wrong_steps := step_faults(facts, node, place)):
+            faults.extend(wrong_steps)
             continue
         faults.extend(node.fault(place, wrong.message) for wrong in check_leaf(facts, owner, leaf, node.plain()))
 
 
-def check_steps(facts: SectionFacts, steps: Mapping[str, Node], key: str, faults: list[Fault]) -> None:
-    """The leaves of each step of a pipeline by themselves; what is wrong with their order and number is not seen."""
-    inner = step_facts(facts)
-    for name, node in steps.items():
-        if isinstance(node.value, Mapping):
-            check_section_node(inner, node, f"{key}.{name}", faults)
+def step_faults(facts: SectionFacts, steps: Node, key: str) -> list[Fault]:
+    """What is wrong with the steps of a pipeline, each by itself; their order and number are seen by `check_leaf`."""
+    if not isinstance(steps.value, Mapping):
+        return [
+            steps.fault(key, f"{show(steps.plain())} is {kind(steps.plain())}; a mapping is wanted, {PIPELINE_FORM}")
+        ]
+    inner, faults = step_facts(facts), list[Fault]()
+    for name, node in steps.value.items():
+        check_section_node(inner, node, f"{key}.{name}", faults)
+    return faults
 
 
 def _is_number(value: Value) -> bool:

@@ -177,11 +177,19 @@ def check_leaf(facts: SectionFacts, owner: type[Section], leaf: str, value: Valu
         return [] if value in tuple(facts.classes) else [_wrong_tag(facts, {leaf: value})]
     if facts.name in OBSERVED and isinstance(value, tuple) and (twice := _twice(value)) is not None:
         return [Wrong(leaf, f"{show(twice)} is there twice; keep one")]
+    if (large := _too_large(value)) is not None and not is_real(owner, leaf):
+        return [Wrong(leaf, f"{large} is larger than any whole number that a table holds, 2^63 - 1")]
     try:
         owner.model_validate({leaf: value})
     except ValidationError as error:
         return [wrong for wrong in _told(facts, owner, {leaf: value}, error) if wrong.leaf == leaf]
     return []
+
+
+def _too_large(value: Value) -> int | None:
+    """The whole number in a value that is beyond 64 bits, or None."""
+    items = value if isinstance(value, tuple) else (value,)
+    return next((item for item in items if isinstance(item, int) and not -(2**63) <= item < 2**63), None)
 
 
 def _twice(values: tuple[Value, ...]) -> Value:

@@ -256,7 +256,8 @@ class _Reader:
                 )
             seen.setdefault(path, where)
             section, _, leaf = path.partition(".")
-            for whole in (section, f"{section}.steps") if leaf else ():
+            wholes = (section, f"{section}.steps") if step_leaf(path) else (section,)
+            for whole in wholes if leaf else ():
                 if any(sets(item, leaf) for item in self._wholes(whole)):
                     message = f"is varied, and set in the axis {whole} as well; keep one"
                     self.faults.append(node.key_fault(f"{where}.{path}", message))

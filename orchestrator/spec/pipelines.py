@@ -32,7 +32,8 @@ def step_leaf(path: str) -> StepLeaf | None:
 
 def step_facts(compress: SectionFacts) -> SectionFacts:
     """What a step can be: all that a compression can, but a pipeline."""
-    return replace(compress, classes={name: owner for name, owner in compress.classes.items() if name != PIPELINE})
+    methods = {name: owner for name, owner in compress.classes.items() if name != PIPELINE}
+    return replace(compress, classes=methods, required=True)
 
 
 def steps_of(compress: Value) -> Mapping[str, Mapping[str, Value]]:
