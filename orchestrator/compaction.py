@@ -1,6 +1,7 @@
 """Plan and stage records -> the Parquet tables of a study."""
 
 import io
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
@@ -188,6 +189,7 @@ def _row(trial: Trial, records: Records) -> Row:
     if row["status"] == "complete":
         row = {name: value for record in finished for name, value in record.metrics.items()} | row
         row |= _selecting(finished)
+        row |= _pruned(finished)
         row |= _comparisons(trial, records, row.get("accuracy"))
         row |= latency_row(trial, records, here())
     return row | _seconds(finished) | _provenance(finished)
@@ -227,6 +229,12 @@ def _state(path: Sequence[StageRecord | None]) -> Row:
             error = f"stage {record.kind}: {record.error}"
             return {"status": record.status, "failure": record.failure, "error": error}
     return {"status": "complete"}
+
+
+def _pruned(finished: Sequence[StageRecord]) -> Row:
+    """The share of filters that the steps of a pipeline removed together, each of those that were left."""
+    found = [share for one in finished if isinstance(share := one.metrics.get("pfr_achieved"), int | float)]
+    return {"pfr_achieved": 1 - math.prod(1 - share for share in found)} if len(found) > 1 else {}
 
 
 def _comparisons(trial: Trial, records: Records, accuracy: float | None) -> Row:

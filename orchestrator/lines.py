@@ -183,7 +183,8 @@ def _baselines(config: TrialConfig) -> dict[BaselineName, tuple[SelectConfig | N
     if compress is not None or select is None:
         found["dense"] = select, None
     if compress is not None:
-        found["dense_finetuned"] = select, FinetuneConfig(epochs=compress.epochs, lr=compress.lr)
+        passes = compress.passes()
+        found["dense_finetuned"] = select, FinetuneConfig(epochs=passes, lr=compress.lr) if passes else None
     if compress is not None and (binary := compress.same_bits()) is not None:
         found["binary"] = select, cast("CompressConfig", binary)
     if select is not None:

@@ -1,15 +1,18 @@
 """Axes over the leaves of a pipeline's steps: the same cells as pipelines written out, columns, conditions, faults."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from orchestrator.compaction import trial_table
+from orchestrator.compaction import trial_row, trial_table
 from orchestrator.errors import PlanError, SpecError
 from orchestrator.fronts import varied
+from orchestrator.ledger import StageRecord
 from orchestrator.plan import Plan, plan
 from orchestrator.spec.load import load_spec
 from orchestrator.spec.model import StudySpec
+from trainables.method_config import FinetuneConfig
 
 PIPELINE = """study: pipeline
 base:
@@ -153,3 +156,38 @@ def test_what_are_no_steps_is_told_wherever_they_stand(steps: str, told: str, tm
         study(tmp_path, head, f"axes:\n  compress: [{{method: combine, steps: {steps}}}]\n")
     with pytest.raises(SpecError, match=told.replace("steps", r"steps\[0\]", 1)):
         study(tmp_path, head, f"  compress: {{method: combine}}\naxes:\n  compress.steps: [{steps}]\n")
+
+
+def test_what_the_steps_removed_together_is_counted_once(tmp_path: Path) -> None:
+    """A half, then a fifth of what was left."""
+    found = planned(study(tmp_path, PIPELINE))
+    trial = found.trials[0]
+    told: list[dict[str, float]] = [{}, {"pfr_achieved": 0.5}, {"pfr_achieved": 0.2}, {"accuracy": 0.9}]
+    records = {
+        key: StageRecord(
+            key=key, kind=kind, parent=None, seed=0, status="complete", failure=None, error=None, busy_s=1.0,
+            started_at=1.0, finished_at=2.0, metrics=metrics, config={}, artifact_sha256="", machine="", host="",
+            run="",
+        )
+        for key, kind, metrics in zip(trial.path, trial.kinds, told, strict=True)
+    }  # fmt: skip
+    assert trial_row(trial, records, frozenset())["pfr_achieved"] == pytest.approx(0.6)
+    records[trial.path[2]].metrics.clear()  # pyright: ignore[reportAttributeAccessIssue]
+    assert trial_row(trial, records, frozenset())["pfr_achieved"] == 0.5
+
+
+def test_its_baselines_train_for_the_passes_over_all_images(tmp_path: Path) -> None:
+    last = "      2_ptq: {method: ptq_group, epochs: 9, images: 64}\n"
+    text = PIPELINE.replace("      2_stq: {method: stq, epochs: 1, pfr: 0.1, scope: all}\n", last)
+
+    def finetuned(text: str) -> tuple[object, Sequence[str]]:
+        trials = planned(study(tmp_path, text)).trials
+        found = next(trial for trial in trials if trial.baseline == "dense_finetuned")
+        return found.config.compress, found.path
+
+    assert finetuned(text)[0] == FinetuneConfig(epochs=1, lr=0.05)
+    alone = text[: text.index("  compress:")] + "  compress: {method: ptq_group, images: 64}\n"
+    compress, path = finetuned(alone)
+    dense = next(trial for trial in planned(study(tmp_path, alone)).trials if trial.baseline == "dense")
+    assert compress is None, "few images are no training to be compared with"
+    assert path == dense.path

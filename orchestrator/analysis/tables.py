@@ -128,7 +128,14 @@ _MEASURED = (
         "the same over the layers that are not full precision alone; null where there are none",
     ),
     Column("layer_compression_max", "1", "max", True, "double", "the largest ratio of dense to stored bits of a layer"),
-    Column("pfr_achieved", "fraction", "max", True, "double", "share of the filters in scope that were removed"),
+    Column(
+        "pfr_achieved",
+        "fraction",
+        "max",
+        True,
+        "double",
+        "share of the filters in scope that were removed, by all steps of a pipeline",
+    ),
     *(
         column
         for step in range(1, 5)

@@ -53,6 +53,10 @@ class CompressBase(Section):
         """Epochs of the stage that it is; 0 where nothing is trained through the whole network."""
         return self.epochs
 
+    def passes(self) -> int:
+        """Epochs over all training images, which its baselines are trained for; 0: it sees few of them."""
+        return self.epochs
+
     def same_bits(self) -> "CompressBase | None":
         """Weight binarization with the same bits and schedule, baseline `binary`; None: none is comparable."""
         return None

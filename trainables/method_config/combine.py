@@ -88,7 +88,9 @@ class CombineConfig(CompressBase):
         tuple[NamedStep, ...],
         WithJsonSchema({"type": "object", "additionalProperties": {"type": "object", "required": ["method"]}}),
     ] = Field(default=(), description="methods by name, numbered from 1: {1_expand: {method: expand}, 2_stq: ...}")
-    epochs: int = Field(default=0, description="of all steps together", json_schema_extra={"readOnly": True})
+    epochs: int = Field(
+        default=0, description="of all steps together, over all images", json_schema_extra={"readOnly": True}
+    )
     lr: float = Field(default=0.0, description="the largest of all steps", json_schema_extra={"readOnly": True})
 
     @model_validator(mode="before")
@@ -98,7 +100,7 @@ class CombineConfig(CompressBase):
             return given
         fields = cast("Mapping[str, Any]", given)
         steps = _steps(fields.get("steps", {}))
-        totals = {"epochs": sum(step.config.epochs for step in steps), "lr": max(step.config.lr for step in steps)}
+        totals = {"epochs": sum(step.config.passes() for step in steps), "lr": max(step.config.lr for step in steps)}
         return {**fields, "steps": steps, **totals}
 
     @model_validator(mode="after")

@@ -60,6 +60,10 @@ class PtqGroupConfig(DistillFields):
         """See `CompressBase`."""
         return self.epochs if self.joint else 0
 
+    def passes(self) -> int:
+        """See `CompressBase`."""
+        return 0
+
     def follows(self) -> bool:
         """In the joint stage."""
         return self.joint and super().follows()
