@@ -18,6 +18,7 @@ from trainables.pruning.groups import channel_groups
 from trainables.pruning.sparsity import SparseGroups
 from trainables.training.loop import Training, predict
 from trainables.training.proximal import group_shrinkage, singular_value_threshold, soft_threshold
+from trainables.training.sgd import Sgd
 
 
 def drawn(*shape: int, seed: int = 1) -> Tensor:
@@ -47,6 +48,20 @@ def test_each_operator_solves_its_problem(t: float) -> None:
     assert no_better(soft_threshold(x, t), x, t, "l1")
     assert no_better(x * group_shrinkage(x.norm(), t), x, t, "l2")
     assert no_better(singular_value_threshold(x, t), x, t, "nuclear")
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_steps_with_momentum_find_the_minimum_for_a_penalty_that_is_smaller(momentum: float) -> None:
+    """Of ||w - a||^2 / 2 + (1 - m) p ||w||, which is a (1 - (1 - m) p / ||a||)."""
+    a, rate, penalty = drawn(6), 0.01, 0.5
+    w = nn.Parameter(a.clone())
+    optimizer = Sgd([w], momentum, 0.0)
+    for _ in range(4000):
+        w.grad = (w - a).detach()
+        optimizer.step(rate)
+        with torch.no_grad():
+            w.mul_(group_shrinkage(w.norm(), rate * penalty))
+    torch.testing.assert_close(w.detach(), a * (1 - (1 - momentum) * penalty / a.norm()), rtol=0, atol=0.02)
 
 
 def test_they_give_exact_zeros() -> None:

@@ -198,7 +198,7 @@ STUDIES = {
     "expand": 18,
     "group_sparsity": 24,
     "low_rank": 36,
-    "xnet": 27,
+    "xnet": 24,
     "lkam": 60,
     "ptq_group": 150,
     "methods": 84,

@@ -1,13 +1,14 @@
 """Expander networks: every input and every filter has its edges, and what is stored gathers just these."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
 import torch
 import torchvision
 from forged_files import forged_file, manifest_bytes
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiny_methods import MODEL, dense, header, images
 from torch import Tensor, nn
@@ -46,13 +47,24 @@ def sparse(model: nn.Module, example: Tensor, seed: int = 0, **leaves: object) -
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(2, 20), st.integers(0, 5))
 @settings(deadline=None, max_examples=150)
 def test_a_graph_is_balanced_on_both_sides(inputs: int, outputs: int, reduction: int, seed: int) -> None:
+    assume(outputs >= reduction)
     each = degree(inputs, outputs, reduction)
+    assert 1 <= each <= math.ceil(inputs / reduction)
     graph = expander(inputs, outputs, each, source(seed))
     assert graph.shape == (outputs, each)
     assert all(len(set(row)) == each for row in graph.tolist())
     readers = torch.bincount(graph.flatten(), minlength=inputs)
     assert int(readers.min()) >= 1
     assert int(readers.max() - readers.min()) <= 1
+
+
+def test_filters_too_few_to_read_every_input_are_refused_by_the_layers_name() -> None:
+    """Reading more would be another reduction than the study asks for."""
+    model = build(ModelConfig(name="resnet8", width=16), 1, 10)
+    told = "cannot be made sparse: where each of its 2 blocks of filters reads one in 4 inputs some are read by none"
+    with pytest.raises(InfeasibleError, match=f"layer stages.0.0.conv1 {told}; take compress.reduction of at most 2"):
+        sparse(model, torch.zeros(1, 1, 8, 8), reduction=4, block=8)
+    assert degree(16, 4, 4) == 4
 
 
 def test_an_independent_draw_would_leave_inputs_without_a_reader() -> None:

@@ -62,7 +62,9 @@ class GroupSparsityConfig(DistillFields):
     """Whole channels driven to exactly zero by a group penalty while training, and cut (NIPS 2016)."""
 
     method: Literal["group_sparsity"] = "group_sparsity"
-    penalty: float = Field(default=0.05, ge=0, description="strength of the group norm, beside the task's loss")
+    penalty: float = Field(
+        default=0.05, ge=0, description="strength of the group norm, beside the task's loss, over 1 - momentum"
+    )
     sparse_share: Share = Field(
         default=0.0, description="share of the penalty that is an L1 norm of single weights (sparse group lasso)"
     )

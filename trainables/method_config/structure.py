@@ -122,7 +122,9 @@ class LowRankConfig(DistillFields):
     """Layers driven to a low rank by a nuclear-norm penalty, then split in two (compression-aware training, 2017)."""
 
     method: Literal["low_rank"] = "low_rank"
-    penalty: float = Field(default=0.1, ge=0, description="strength of the nuclear norm, beside the task's loss")
+    penalty: float = Field(
+        default=0.1, ge=0, description="strength of the nuclear norm, beside the task's loss, over 1 - momentum"
+    )
     energy: float = Field(
         default=0.9, gt=0, le=1, description="share of the sum of singular values that a split layer keeps"
     )

@@ -7,9 +7,17 @@ import torch
 from torch import Tensor
 
 
-def degree(inputs: int, outputs: int, reduction: int) -> int:
-    """How many of `inputs` each of `outputs` reads: one in `reduction`, and enough that every input is read."""
-    return min(inputs, max(1, round(inputs / reduction), math.ceil(inputs / outputs)))
+def degree(inputs: int, rows: int, reduction: int) -> int:
+    """How many of `inputs` each of `rows` reads: one in `reduction`, rounded so that every input is read.
+
+    Raises:
+        ValueError: so few rows cannot read all inputs between them.
+
+    """
+    if rows < reduction:
+        msg = f"where each of its {rows} blocks of filters reads one in {reduction} inputs some are read by none"
+        raise ValueError(f"{msg}; take compress.reduction of at most {rows}, or smaller blocks (compress.block)")
+    return max(1, round(inputs / reduction), math.ceil(inputs / rows))
 
 
 def expander(inputs: int, outputs: int, edges_each: int, source: torch.Generator) -> Tensor:

@@ -23,7 +23,8 @@ RANK_TOLERANCE = 1e-5
 class LowRank(Method):
     """min loss + p sum_l ||theta_l||_*, theta_l the weight of layer l as a matrix (O, I k k), || ||_* its nuclear norm.
 
-    After each epoch theta_l = U (S - t)_+ V^T with t = p times the sum of the epoch's rates. After `split_at` of the
+    After each epoch theta_l = U (S - t)_+ V^T with t = p times the sum of the epoch's rates; at momentum m this finds
+    the minimum for (1 - m) p, as steps on the loss add up to lr / (1 - m) (`GroupSparsity`). After `split_at` of the
     epochs each layer keeps the smallest r with s_1 + ... + s_r >= energy (s_1 + s_2 + ...) and becomes two: r filters
     of the layer's kernel, sqrt(S) V^T, and a 1 x 1 convolution (O, r), U sqrt(S), with its bias; a linear layer two
     linear ones. A layer stays whole where r (O + I k k) >= O I k k: there splitting would add weights. Afterwards both

@@ -1,7 +1,7 @@
 """Proximal operators: what a step of gradient descent on a penalty without a gradient does instead.
 
 prox_t(x) = argmin_y  ||y - x||^2 / 2 + t * penalty(y). Each gives exact zeros, as no subgradient does. After a step of
-rate lr on the loss, t is lr times the penalty's strength.
+rate lr on the loss, t is lr times the penalty's strength; with momentum m that acts as (1 - m) times the strength.
 """
 
 import torch
