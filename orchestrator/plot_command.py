@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COLUMN_MM = 85.0
 
 _MEANT_FOR: Mapping[str, tuple[str, ...]] = {
-    "front": ("x", "y", "mark", "colour", "label", "all"),
+    "front": ("x", "y", "mark", "colour", "label", "means", "all"),
     "curves": ("x", "y"),
     "heatmap": ("x", "y", "value"),
     "time": (),
@@ -50,6 +50,7 @@ def add_plot_command(commands: Subparsers) -> None:
     plot.add_argument("--mark", action="append", metavar="LEAF", help="front: a mark for each of its values")
     plot.add_argument("--colour", metavar="COLUMN", help="front: what colours the points")
     plot.add_argument("--label", action="append", metavar="LEAF", help="front: what stands beside the points")
+    plot.add_argument("--means", action="store_true", help="front: the mean of every setting, not of its members alone")
     add_all(plot)
     plot.add_argument(
         "--width", type=float, default=COLUMN_MM, metavar="MM", help="of the picture (default: 85, a column; 180: two)"
@@ -86,7 +87,15 @@ def _front(options: argparse.Namespace, source: "Source") -> None:
     x, y = _two_objectives(options, source)
     study = source.study
     asked = FrontRequest(
-        x, y, tuple(options.mark or ()), options.colour, options.label, options.width, study.over, study.seeds
+        x,
+        y,
+        tuple(options.mark or ()),
+        options.colour,
+        options.label,
+        options.means,
+        options.width,
+        study.over,
+        study.seeds,
     )
     trials = source.trials
     if study.where and not options.all:

@@ -70,6 +70,20 @@ def within(box: Any, whole: Any) -> bool:
 # The front
 
 
+def test_with_means_every_setting_is_a_point_with_its_words() -> None:
+    df = load(REFERENCE / "methods.parquet")
+    figure = front_of(df, means=True, label=["compress.method"], width_mm=180)
+    (axes,) = figure.axes
+    points = [len(drawn.get_offsets()) for drawn in axes.collections]
+    assert points.count(2) == 1  # the front
+    assert points.count(26) == 1
+    told = {text.get_text() for text in words(figure)}
+    assert {"lkam", "low rank", "ptq group", "hybrid"} <= told
+    assert overlapping(figure) == []
+    assert "beside it, mean" in {text.get_text() for text in figure.legends[0].get_texts()}
+    assert "lkam" not in {text.get_text() for text in words(front_of(df, label=["compress.method"], width_mm=180))}
+
+
 @given(
     st.lists(st.integers(0, 30), min_size=1, max_size=8, unique=True),
     st.sampled_from(["min", "max"]), st.sampled_from(["min", "max"]), st.integers(-5, 35),

@@ -165,17 +165,22 @@ def _draw_trials(axes: "Axes", content: Content) -> None:
 def _draw_means(figure: "Figure", axes: "Axes", content: Content) -> list[tuple[Any, str]]:
     """Means with their spread; gives handle and words of each mark."""
     asked, shown = content.asked, content.shown
-    (xs, ys), (wide, high) = content.at(shown), content.spread(shown)
-    axes.errorbar(xs, ys, xerr=wide, yerr=high, fmt="none", ecolor=GREY, elinewidth=0.6, zorder=2)
+    (xs, ys), (wide, high), beside = content.at(shown), content.spread(shown), content.beside
+    barred = ~beside
+    axes.errorbar(
+        xs[barred], ys[barred], xerr=wide[barred], yerr=high[barred], fmt="none", ecolor=GREY, elinewidth=0.6, zorder=2
+    )
     colours = _colours(figure, axes, shown, asked.colour)
     found: list[tuple[Any, str]] = []
-    for i, (words, positions) in enumerate(_marks(shown, asked.mark)):
+    for i, (words, alike) in enumerate(_marks(shown, asked.mark)):
+        positions = alike[barred[alike]]
         face = colours[positions] if colours is not None else COLOURS[i]
         handle: Any = axes.scatter(
             xs[positions], ys[positions], c=face, marker=MARKERS[i], s=18, edgecolors=INK, linewidths=0.4, zorder=5
         )
         # A sample with the colour of one of its points would say too much.
         found.append((handle if colours is None else _open_mark(MARKERS[i]), words))
+    axes.scatter(xs[beside], ys[beside], c="white", marker="o", s=16, edgecolors=COLOURS[0], linewidths=0.7, zorder=5.2)
     single = content.of_one_seed(shown)
     axes.scatter(xs[single], ys[single], c="white", marker="o", s=4, linewidths=0, zorder=5.5)
     return found
@@ -236,6 +241,9 @@ def _draw_legend(figure: "Figure", content: Content, marks: Sequence[tuple[Any, 
         (Line2D([], [], color=INK, linewidth=0.9, markersize=4, markeredgewidth=0.4, **on_front), joined),
         (Line2D([], [], color=GREY, marker="o", markersize=2.4, linestyle="", markeredgewidth=0), "single trial"),
     ]
+    if content.beside.any():
+        open_style: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": COLOURS[0], "markeredgewidth": 0.7}
+        entries.insert(1, (Line2D([], [], linestyle="", marker="o", markersize=4, **open_style), "beside it, mean"))
     if has_baselines:
         entries.append((_open_mark("D"), "baseline"))
     if content.of_one_seed(content.shown).any():
@@ -325,7 +333,8 @@ def _line_box(axes: "Axes", line: Line) -> Floats:
 
 def _bar_boxes(axes: "Axes", content: Content) -> list[Floats]:
     """Boxes along the bars of spread."""
-    (xs, ys), (wide, high) = content.at(content.shown), content.spread(content.shown)
+    barred = content.shown.loc[~content.beside]
+    (xs, ys), (wide, high) = content.at(barred), content.spread(barred)
     left, low = axes.get_xlim()[0], axes.get_ylim()[0]
     found: list[Floats] = []
     for x, y, dx, dy in zip(xs, ys, wide, high, strict=True):

@@ -46,6 +46,7 @@ class FrontRequest:
         mark: leaves; each combination of their values has a mark of its own, and all means are drawn.
         colour: a column of numbers that colours the means, with a bar beside the picture.
         label: leaves whose values stand beside points; None takes those in which the members of the front differ.
+        means: whether the means of all settings are drawn, also without marks and colours.
         width_mm: of the picture.
         over: how the seeds of a setting are put together to choose the front, as in `pareto.front`.
         seeds: as in `pareto.front`.
@@ -57,6 +58,7 @@ class FrontRequest:
     mark: Sequence[str] = ()
     colour: str | None = None
     label: Sequence[str] | None = None
+    means: bool = False
     width_mm: float = COLUMN_MM
     over: Literal["seed", "expected"] = "seed"
     seeds: Sequence[int] | None = None
@@ -95,8 +97,14 @@ class Content:
 
     @property
     def shown(self) -> pd.DataFrame:
-        """The means that are drawn: the members; with marks or colours asked for, all."""
-        return self.settings if self.asked.mark or self.asked.colour else self.members
+        """The means that are drawn: the members; with marks, colours or all means asked for, all."""
+        return self.settings if self.asked.mark or self.asked.colour or self.asked.means else self.members
+
+    @property
+    def beside(self) -> Mask:
+        """Which of them are drawn as points beside the front, shape (rows,)."""
+        alone = self.asked.means and not (self.asked.mark or self.asked.colour)
+        return ~self.shown["member"].to_numpy(dtype=np.bool_) & alone
 
     def of_one_seed(self, rows: pd.DataFrame) -> Mask:
         """Which means stand on a single seed while others have several, shape (rows,)."""
