@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 STAGE_VERSIONS: Mapping[StageKind, int] = {"select": 1, "train": 1, "compress": 1, "evaluate": 2}
 """Raised when a stage gives other results for the same config; the golden digests in the tests guard it."""
 
-METHOD_VERSIONS: Mapping[str, int] = {"dabn": 2, "ptq_group": 2}
+METHOD_VERSIONS: Mapping[str, int] = {"dabn": 2, "decompose": 2, "ptq_group": 2}
 """Raised when one method alone does; part of its keys and of no others. One that is not named has version 1."""
 
 

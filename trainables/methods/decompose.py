@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trainables.errors import InfeasibleError
 from trainables.method_config import DecomposeConfig
 from trainables.methods.base import Method
-from trainables.methods.layers import convolutions_outside
+from trainables.methods.layers import picked_outside
 from trainables.models.compact import Compact
 from trainables.models.edits import Edit, NormPart, Part, ReluPart, conv_part, install
 from trainables.models.factors import separable_factors
@@ -21,15 +21,16 @@ class Decompose(Method):
 
     phi is BN and ReLU, one of both or nothing; what stood behind the layer stays there. L = ceil(width_share O). The
     weights fall from k^2 I O to k L (I + O): at L = I = O and k = 3 to two thirds. The gradient is that of two layers.
+    With the stride s, which V takes along the columns alone, multiply-accumulates for each pixel of the output fall
+    from k^2 I O to k L (s I + O); a layer stays whole where they would not.
 
-    With `init: parent` V and H begin with the best pair of rank L for the parent's W, which is W itself where phi is
-    nothing and L = k min(I, O). Otherwise they are drawn as any first weights are, and the other layers begin with the
-    parent's: the source trains the whole network from nothing.
+    With `init: parent` V and H begin with the best pair of rank L for the parent's W. Otherwise they are drawn as any
+    first weights are, and the other layers begin with the parent's: the source trains the whole network from nothing.
 
     Fewer multiply-accumulates in more layers: a runtime may take longer for them.
 
     Reference: Alvarez and Petersson, "DecomposeMe: Simplifying ConvNets for End-to-End Learning", arXiv 1606.05426,
-    2016; its body was not available, so L, the place of BN and which layers are kept are inferred.
+    2016; its body was not available, so L, the place of BN and which layers are kept or stay whole are inferred.
     """
 
     edits: tuple[Edit, ...] = ()
@@ -38,13 +39,15 @@ class Decompose(Method):
         self.config = config
 
     def transform(self, model: nn.Module, example: Tensor) -> None:
-        """Put a pair in the place of every convolution of one group with a kernel larger than 1 x 1.
+        """Put a pair in the place of every convolution of one group with a kernel larger than 1 x 1, where it pays.
 
         Raises:
             InfeasibleError: there is none, or one shares its weights or cannot be described.
 
         """
-        found = convolutions_outside(model, self.config.keep, _is_decomposable, "k x k convolution of one group")
+        share = self.config.width_share
+        wanted = f"k x k convolution of one group of more multiply-accumulates than its pair at width_share {share:g}"
+        found = picked_outside(model, self.config.keep, self._decomposable, wanted)
         refuse_shared(model, example, found)
         self.edits = tuple(self._edit(name, conv) for name, conv in found.items())
         install(model, self.edits)
@@ -52,8 +55,16 @@ class Decompose(Method):
         for name, conv in found.items():
             self._fill(model.get_submodule(name), conv, source)
 
+    def _decomposable(self, layer: nn.Module) -> nn.Conv2d | None:
+        if not isinstance(layer, nn.Conv2d) or layer.groups > 1 or min(layer.kernel_size) == 1:
+            return None
+        return layer if pays(layer, self._width(layer)) else None
+
+    def _width(self, conv: nn.Conv2d) -> int:
+        return math.ceil(self.config.width_share * conv.out_channels - 1e-9)
+
     def _edit(self, name: str, conv: nn.Conv2d) -> Edit:
-        width = math.ceil(self.config.width_share * conv.out_channels - 1e-9)
+        width = self._width(conv)
         kernel, stride, dilation = conv.kernel_size, conv.stride, conv.dilation
         try:
             up, down = int(conv.padding[0]), int(conv.padding[1])
@@ -100,5 +111,8 @@ class Decompose(Method):
         return Compact(model, edits=self.edits)
 
 
-def _is_decomposable(conv: nn.Conv2d) -> bool:
-    return conv.groups == 1 and min(conv.kernel_size) > 1
+def pays(conv: nn.Conv2d, width: int) -> bool:
+    """Whether a pair with `width` filters between has fewer multiply-accumulates than the convolution."""
+    inputs, outputs, (rows, columns) = conv.in_channels, conv.out_channels, conv.kernel_size
+    pair = width * (rows * inputs * conv.stride[1] + columns * outputs)
+    return pair < rows * columns * inputs * outputs

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.errors import InfeasibleError
 from trainables.method_config import ExpandConfig
 from trainables.methods.base import Method
 from trainables.methods.expansion import Expanded, convolution_chain, fill_exactly, linear_chain
-from trainables.methods.layers import layers_outside
+from trainables.methods.layers import picked_outside
 from trainables.models.compact import Compact
 from trainables.pruning.sharing import refuse_shared
 from trainables.quantize import replace_module
@@ -45,16 +44,12 @@ class Expand(Method):
             InfeasibleError: there is none, or one shares its weights.
 
         """
-        named = {name: model.get_submodule(name) for name in layers_outside(model, self.config.keep)}
-        chains = {name: chain for name, layer in named.items() if (chain := self._chain(layer)) is not None}
-        if not chains:
-            kept = f" outside of {', '.join(self.config.keep)} (compress.keep)" if self.config.keep else ""
-            msg = f"{type(model).__name__} has no layer to expand of the kinds {', '.join(self.config.layers)}{kept}"
-            raise InfeasibleError(msg)
+        wanted = f"layer to expand of the kinds {', '.join(self.config.layers)}"
+        chains = picked_outside(model, self.config.keep, self._chain, wanted)
         refuse_shared(model, example, chains)
         source = generator(self.seed, "method")
         for name, chain in chains.items():
-            self._fill(chain, named[name], source)
+            self._fill(chain, model.get_submodule(name), source)
             replace_module(model, name, chain.to(example.device))
 
     def _chain(self, layer: nn.Module) -> Expanded | None:

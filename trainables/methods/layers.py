@@ -1,12 +1,15 @@
 """Which layers of a network a method works on."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from torch import nn
 
 from trainables.config import LayerRole
 from trainables.errors import InfeasibleError
 from trainables.models.build import first_layer, last_layer
+
+Picked = TypeVar("Picked")
 
 
 def layers_outside(model: nn.Module, roles: Sequence[LayerRole]) -> list[str]:
@@ -29,17 +32,17 @@ def _is_shortcut(name: str, layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and "downsample" in name.split(".")
 
 
-def convolutions_outside(
-    model: nn.Module, roles: Sequence[LayerRole], fits: Callable[[nn.Conv2d], bool], wanted: str
-) -> dict[str, nn.Conv2d]:
-    """The convolutions among `layers_outside` that `fits` takes, by name, in module order.
+def picked_outside(
+    model: nn.Module, roles: Sequence[LayerRole], pick: Callable[[nn.Module], Picked | None], wanted: str
+) -> dict[str, Picked]:
+    """What `pick` makes of each of `layers_outside`, by name, in module order; None: that layer is left out.
 
     Raises:
-        InfeasibleError: there is none; the message says that `wanted` is.
+        InfeasibleError: all are left out; the message says that the model has no `wanted`.
 
     """
-    named = ((name, model.get_submodule(name)) for name in layers_outside(model, roles))
-    found = {name: layer for name, layer in named if isinstance(layer, nn.Conv2d) and fits(layer)}
+    made = {name: pick(model.get_submodule(name)) for name in layers_outside(model, roles)}
+    found = {name: one for name, one in made.items() if one is not None}
     if not found:
         kept = f" outside of {', '.join(roles)} (compress.keep)" if roles else ""
         msg = f"{type(model).__name__} has no {wanted}{kept}"

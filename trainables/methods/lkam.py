@@ -1,7 +1,7 @@
 """Parsimonious inference: small gates that say for each image which kernels of a layer are computed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -12,7 +12,7 @@ from torch.fx import Node
 from trainables.errors import InfeasibleError
 from trainables.method_config import LkamConfig
 from trainables.methods.base import Method
-from trainables.methods.layers import layers_outside
+from trainables.methods.layers import picked_outside
 from trainables.models.compact import Compact
 from trainables.models.edits import Edit, GatedConvPart, IdentityPart, conv_part, install
 from trainables.models.folding import folded, pairs
@@ -69,14 +69,12 @@ class Lkam(Method):
 
         """
         outputs = _outputs(model)
-        reasons = {
-            name: _reason(model, name, outputs)
-            for name in layers_outside(model, self.config.keep)
-            if isinstance(model.get_submodule(name), nn.Conv2d)
-        }
+        layers = picked_outside(model, self.config.keep, _convolution, "convolution, whose kernels gates could switch,")
+        reasons = {name: _reason(model, name, outputs) for name in layers}
         if all(reasons.values()):
-            msg = f"{type(model).__name__} has no kernels that gates can switch{_told(reasons, self.config.keep)}"
-            raise InfeasibleError(msg)
+            name, reason = next(iter(reasons.items()))
+            told = f"has no kernels that gates can switch; layer {name}, for one, cannot have a gate: {reason}"
+            raise InfeasibleError(f"{type(model).__name__} {told}")
         groups = channel_groups(model, example, "inner")
         self._groups = tuple(group for group in groups if reasons.get(group.name) == "")
         self._norms = {group.name: str(outputs[group.name].target) for group in self._groups if group.norms}
@@ -262,8 +260,5 @@ def _reason(model: nn.Module, name: str, outputs: Mapping[str, Node]) -> str:
     return ""
 
 
-def _told(reasons: Mapping[str, str], keep: Sequence[str]) -> str:
-    if not reasons:
-        return f": it has no convolution outside of {', '.join(keep) or 'nothing'} (compress.keep)"
-    name, reason = next(iter(reasons.items()))
-    return f"; layer {name}, for one, cannot have a gate: {reason}"
+def _convolution(layer: nn.Module) -> nn.Conv2d | None:
+    return layer if isinstance(layer, nn.Conv2d) else None

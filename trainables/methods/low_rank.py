@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trainables.errors import InfeasibleError
 from trainables.method_config import LowRankConfig
 from trainables.methods.base import Method
-from trainables.methods.layers import layers_outside
+from trainables.methods.layers import picked_outside
 from trainables.models.compact import Compact
 from trainables.models.edits import ConvPart, Edit, LinearPart, conv_part, install
 from trainables.models.factors import factors
@@ -51,12 +51,8 @@ class LowRank(Method):
             InfeasibleError: there is none, or one shares its weights.
 
         """
-        named = ((name, model.get_submodule(name)) for name in layers_outside(model, self.config.keep))
-        self._names = [name for name, layer in named if _can_split(layer)]
-        if not self._names:
-            kept = f" outside of {', '.join(self.config.keep)} (compress.keep)" if self.config.keep else ""
-            msg = f"{type(model).__name__} has no convolution of one group and no linear layer{kept} to split"
-            raise InfeasibleError(msg)
+        wanted = "convolution of one group and no linear layer"
+        self._names = list(picked_outside(model, self.config.keep, _splittable, wanted))
         refuse_shared(model, example, self._names)
 
     def before_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
@@ -145,11 +141,10 @@ def pays(weight: Tensor, rank: int) -> bool:
     return rank * (outputs + inputs) < outputs * inputs
 
 
-def _can_split(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.Linear):
-        return True
+def _splittable(layer: nn.Module) -> nn.Module | None:
     plain = isinstance(layer, nn.Conv2d) and layer.groups == 1
-    return plain and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    zeros = plain and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return layer if zeros or isinstance(layer, nn.Linear) else None
 
 
 def _edit(name: str, layer: nn.Module, rank: int) -> Edit:

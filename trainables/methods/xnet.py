@@ -10,7 +10,7 @@ from trainables.errors import InfeasibleError
 from trainables.method_config import XnetConfig
 from trainables.methods.base import Method
 from trainables.methods.expander import blocks, degree, expander, groups
-from trainables.methods.layers import layers_outside
+from trainables.methods.layers import picked_outside
 from trainables.models.compact import Compact
 from trainables.models.edits import ConvPart, Edit, FlattenPart, GatherPart, conv_part, install
 from trainables.models.gather import Gather
@@ -52,26 +52,23 @@ class Xnet(Method):
                 channels, or a linear layer reads more than one vector an image.
 
         """
-        named = {name: model.get_submodule(name) for name in layers_outside(model, self.config.keep)}
-        found = {name: layer for name, layer in named.items() if self._fits(layer)}
-        if not found:
-            kept = f" outside of {', '.join(self.config.keep)} (compress.keep)" if self.config.keep else ""
-            msg = f"{type(model).__name__} has no layer of one group of the kinds {', '.join(self.config.layers)}{kept}"
-            raise InfeasibleError(msg)
+        wanted = f"layer of one group of the kinds {', '.join(self.config.layers)}"
+        found = picked_outside(model, self.config.keep, self._fitting, wanted)
         refuse_shared(model, example, found)
         _refuse_sequences(model, example, [name for name, layer in found.items() if isinstance(layer, nn.Linear)])
         source = generator(self.seed, "method")
         for name, layer in found.items():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                graph = self._graph(name, layer.weight, source)
-                self._fill(layer.weight, graph, source)
-                replace_module(model, name, quantized_twin(layer, EdgeMask.of(graph, layer.weight)))
-                self._graphs[name] = graph
+            graph = self._graph(name, layer.weight, source)
+            self._fill(layer.weight, graph, source)
+            replace_module(model, name, quantized_twin(layer, EdgeMask.of(graph, layer.weight)))
+            self._graphs[name] = graph
 
-    def _fits(self, layer: nn.Module) -> bool:
+    def _fitting(self, layer: nn.Module) -> nn.Conv2d | nn.Linear | None:
         if isinstance(layer, nn.Linear):
-            return "linear" in self.config.layers
-        return isinstance(layer, nn.Conv2d) and layer.groups == 1 and "conv" in self.config.layers
+            return layer if "linear" in self.config.layers else None
+        if not isinstance(layer, nn.Conv2d) or layer.groups > 1:
+            return None
+        return layer if "conv" in self.config.layers else None
 
     def _graph(self, name: str, weight: Tensor, source: torch.Generator) -> Tensor:
         """The inputs of each block of filters."""
