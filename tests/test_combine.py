@@ -98,7 +98,8 @@ STEPS: dict[str, dict[str, dict[str, Any]]] = {
         "_2_lkam": {"method": "lkam", "active_share": 0.2, "epochs": 2, "removal_share": 0.4},
     },
     "pruned, then expander": {
-        "_1_l1_prune": {"method": "l1_prune", "pfr": 0.5, "epochs": 2}, "_2_xnet": {"method": "xnet", "epochs": 1},
+        "_1_l1_prune": {"method": "l1_prune", "pfr": 0.5, "epochs": 2},
+        "_2_xnet": {"method": "xnet", "reduction": 2, "epochs": 1},
     },
 }  # fmt: skip
 

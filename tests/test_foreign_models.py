@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 from torch import Tensor, nn
+from zeroed_channels import zero_channels
 
 from orchestrator.estimate import Estimator, images_seen, network
 from trainables.config import NATIVE_WIDTH, ModelConfig, TrialConfig, resolve
@@ -14,7 +15,7 @@ from trainables.keys import PathFinder
 from trainables.model_names import TORCHVISION_MMACS
 from trainables.models.build import build, first_layer, initialise, last_layer
 from trainables.models.foreign import refuse_images
-from trainables.pruning.cut import cut_channels, zero_channels
+from trainables.pruning.cut import cut_channels
 from trainables.pruning.groups import Scope, channel_groups
 from trainables.training.randomness import generator, isolated
 

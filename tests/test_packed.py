@@ -14,6 +14,7 @@ from forged_files import forged_file, manifest_bytes, manifest_of, signed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from zeroed_channels import zero_channels
 
 from trainables.config import DataConfig, ModelConfig, TrialConfig, resolve
 from trainables.data.load import load, normalise
@@ -23,7 +24,7 @@ from trainables.export.packed import PackedHeader, pack, unpack
 from trainables.export.skeleton import WithoutMemory, check_one_image
 from trainables.models.build import build, initialise
 from trainables.models.compact import Compact
-from trainables.pruning.cut import Plan, cut_channels, zero_channels
+from trainables.pruning.cut import Plan, cut_channels
 from trainables.pruning.groups import channel_groups
 from trainables.quantize import Activation, binarize, install_activations, ternarize, two_valued
 

@@ -9,12 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from zeroed_channels import zero_channels
 
 from trainables.config import DataConfig, L1PruneConfig, ModelConfig, TrialConfig, resolve
 from trainables.data.load import load, normalise
 from trainables.errors import InfeasibleError
 from trainables.models.build import build, initialise
-from trainables.pruning.cut import Plan, cut_channels, zero_channels
+from trainables.pruning.cut import Plan, cut_channels
 from trainables.pruning.filters import FilterPruner
 from trainables.pruning.groups import ChannelGroup, channel_groups
 from trainables.pruning.masks import ChannelMasks, switch

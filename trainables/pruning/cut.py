@@ -1,7 +1,4 @@
-"""Physical removal of channels, and what it must equal: the same channels set to zero everywhere.
-
-Both take a plan: for each group a boolean tensor over its channels, True where the channel stays.
-"""
+"""Physical removal of channels, by a plan: for each group a boolean tensor, True where a channel stays."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,20 +9,6 @@ from torch import Tensor, nn
 from trainables.pruning.groups import ChannelGroup, Member, is_depthwise
 
 Plan = Sequence[tuple[ChannelGroup, Tensor]]
-
-
-@torch.no_grad()
-def zero_channels(model: nn.Module, plan: Plan) -> None:
-    """Set weight, bias, BN scale and BN shift of each channel that goes to 0, in place.
-
-    Its readers then see 0, since every activation between gives 0 for 0.
-    """
-    for group, stays in plan:
-        for member in (*group.producers, *group.norms):
-            layer = model.get_submodule(member.name)
-            places = member.places(~stays)
-            for parameter in layer.parameters(recurse=False):
-                parameter[places.to(parameter.device)] = 0
 
 
 @torch.no_grad()
