@@ -17,6 +17,7 @@ from trainables.models.build import build, first_layer, initialise, last_layer
 from trainables.models.foreign import refuse_images
 from trainables.pruning.cut import cut_channels
 from trainables.pruning.groups import Scope, channel_groups
+from trainables.pruning.rearranging import rearranging
 from trainables.training.randomness import generator, isolated
 
 
@@ -217,8 +218,17 @@ def test_masked_is_cut_with_depthwise_layers_and_with_concatenations(name: str, 
 
 
 def test_a_network_that_cannot_be_followed_is_infeasible() -> None:
-    with pytest.raises(InfeasibleError, match=r"the channels of ShuffleNetV2 cannot be followed: ZeroDivisionError"):
-        channel_groups(torchvision_model("shufflenet_v2_x0_5"), images(1, 3, 32), "all")
+    model = torchvision_model("shufflenet_v2_x0_5").train()
+    told = r"none can be pruned: view in stage2\.0 makes \(2, 24, 4, 4\) of \(48, 4, 4\)$"
+    with pytest.raises(InfeasibleError, match=rf"the channels of ShuffleNetV2 cannot be followed, so that {told}"):
+        channel_groups(model, images(1, 3, 32), "all")
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())  # pyright: ignore[reportPrivateUsage]
+
+
+def test_where_channels_stay_in_their_places_there_is_nothing_to_tell() -> None:
+    assert rearranging(torchvision_model("mobilenet_v2"), images(1, 3, 32)) == ""
+    assert rearranging(torchvision_model("densenet121"), images(1, 3, 32)) == ""
 
 
 class Twice(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trainables.errors import InfeasibleError
 from trainables.models.modes import modes_kept
+from trainables.pruning.rearranging import rearranging
 from trainables.pruning.sharing import refuse_shared
 
 Scope = Literal["inner", "all"]
@@ -104,7 +105,8 @@ def _traced(model: nn.Module, example: Tensor) -> list[list[Any]]:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # it has no errors of its own: whatever breaks in it, it cannot follow the network
-        msg = f"the channels of {type(model).__name__} cannot be followed: {type(error).__name__}: {error}"
+        told = rearranging(model, example) or f"torch-pruning gave up with {str(error) or type(error).__name__!r}"
+        msg = f"the channels of {type(model).__name__} cannot be followed, so that none can be pruned: {told}"
         raise InfeasibleError(msg) from error
 
 
