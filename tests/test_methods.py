@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -172,14 +173,48 @@ def test_distillation_mixes_the_losses_and_leaves_the_parent_alone(parent: nn.Mo
 @pytest.mark.parametrize("activations", ["sign", "ternary"])
 def test_low_bit_inputs_need_blocks_that_sum_elsewhere(activations: str, parent: nn.Module) -> None:
     method = Stq(StqConfig.model_validate({"activations": activations}))
-    with pytest.raises(InfeasibleError, match=r"activation .* feeds add.*need model\.block bn_first"):
+    with pytest.raises(InfeasibleError, match=r"activation .* feeds add.* few bits; take model\.block bn_first, or"):
         method.transform(copy.deepcopy(parent), torch.zeros(1, 1, 8, 8))
 
 
 def test_inputs_that_are_no_activations_cannot_be_quantized() -> None:
     bare = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 10))
-    with pytest.raises(InfeasibleError, match="the inputs of layer 1 do not come from a ReLU"):
+    told = r"inputs of layer 1 cannot .*: they come from 0 \(Conv2d\) and not from a ReLU; take compress.activations fl"
+    with pytest.raises(InfeasibleError, match=told):
         Stq(StqConfig(pfr=0.0, activations="int8")).transform(bare, torch.zeros(1, 1, 8, 8))
+
+
+MOBILE = "layer features.1.conv.0.0 cannot be quantized: they come from features.0.2"
+ADVICE: dict[str, tuple[CompressConfig, str]] = {
+    "stq, first layer": (StqConfig(pfr=0, activations="int8", full_precision=()), "add first to compress.full_precisi"),
+    "dabn, first layer": (
+        DabnConfig(full_precision=()), "from the image and not from a ReLU; add first to compress.full_precision, or ta"
+    ),
+    "hybrid, first layer": (HybridConfig(full_precision=()), "add first to compress.full_precision, or take method"),
+    "stq": (StqConfig(pfr=0, activations="int8"), "(BatchNorm2d) and not from a ReLU; take compress.activations float"),
+    "dabn": (DabnConfig(), "(BatchNorm2d) and not from a ReLU; take compress.activations float"),
+    "hybrid": (HybridConfig(), "(BatchNorm2d) and not from a ReLU; take method binary"),
+    "ptq_group": (PtqGroupConfig(), "(Conv2d) and not from a ReLU; take compress.activation_bits null"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_where_inputs_cannot_be_quantized_the_way_out_is_one_that_there_is(case: str) -> None:
+    """MobileNetV2 has linear bottlenecks, and no `model.block`."""
+    config, told = ADVICE[case]
+    model = build(ModelConfig(name="mobilenet_v2"), 3, 10)
+    initialise(model, generator(0, "init"))
+    with pytest.raises(InfeasibleError, match=re.escape(told)) as caught:
+        create(config).transform(model, torch.zeros(1, 3, 32, 32))
+    assert "model.block" not in str(caught.value)
+
+
+def test_where_a_sum_of_a_foreign_network_reads_signs_no_block_is_asked_for() -> None:
+    model = build(ModelConfig(name="resnet8", width=4), 3, 10)
+    foreign = nn.Sequential(model)
+    told = "which would see few bits; take a network whose sums read no activations, or compress.activations float"
+    with pytest.raises(InfeasibleError, match=told):
+        Stq(StqConfig(pfr=0, activations="sign")).transform(foreign, torch.zeros(1, 3, 32, 32))
 
 
 def test_quantized_inputs_are_named_with_their_bits(bn_first_parent: nn.Module) -> None:

@@ -314,7 +314,7 @@ REFUSED = {
             nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(16, 10)
         ),
         {},
-        r"the inputs of layer 1 do not come from a ReLU",
+        r"the inputs of layer 1 cannot be quantized: .* and not from a ReLU; take compress\.activation_bits null$",
     ),
     "no layers": (lambda: nn.Flatten(), {}, "neither a convolution"),
 }

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trainables.method_config import DabnConfig
 from trainables.methods.base import Method
-from trainables.methods.inputs import input_bits, quantize_inputs
+from trainables.methods.inputs import WayOut, input_bits, quantize_inputs
 from trainables.methods.layers import layers_outside
 from trainables.models.build import last_layer
 from trainables.models.compact import Compact
@@ -56,7 +56,8 @@ class Dabn(Method):
         refuse_shared(model, example, layers)
         if self.config.activations == "sign":
             read = [name for name in layers if name != last_layer(model)]
-            self._activations = quantize_inputs(model, read, Activation("sign"))
+            way_out = WayOut("compress.activations float", "compress.full_precision")
+            self._activations = quantize_inputs(model, read, Activation("sign"), way_out)
         for name in layers:
             layer = model.get_submodule(name)
             if isinstance(layer, nn.Conv2d | nn.Linear):

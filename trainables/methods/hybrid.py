@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainables.method_config import HybridConfig
 from trainables.methods.base import Method
-from trainables.methods.inputs import feeding, input_bits, refuse_other_readers
+from trainables.methods.inputs import WayOut, feeding, input_bits, refuse_other_readers
 from trainables.methods.layers import layers_outside
 from trainables.methods.partition import highest
 from trainables.models.build import last_layer
@@ -56,9 +56,10 @@ class Hybrid(Method):
         """
         layers = layers_outside(model, self.config.full_precision)
         refuse_shared(model, example, layers)
-        fed = feeding(model, [name for name in layers if name != last_layer(model)])
+        way_out = WayOut("method binary", "compress.full_precision")
+        fed = feeding(model, [name for name in layers if name != last_layer(model)], way_out)
         names = {name for sources in fed.values() for name in sources}
-        refuse_other_readers(model, names)
+        refuse_other_readers(model, names, way_out)
         self._readers = {name: [layer for layer, sources in fed.items() if name in sources] for name in names}
         for name in (name for name, _ in list(model.named_modules()) if name in names):
             self.choices[name] = Choice()

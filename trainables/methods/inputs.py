@@ -2,22 +2,50 @@
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainables.errors import InfeasibleError
+from trainables.methods.layers import role_of
+from trainables.models.gather import Gather
 from trainables.models.graph import graph, layer_of
+from trainables.models.resnet import ResNet
 from trainables.quantize import Activation, IntActivation, install_activations
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6)
 # what passes quantized values on unchanged or chooses among them
-_PASSING = (nn.MaxPool2d, nn.Flatten, nn.Identity, nn.Dropout)
+_PASSING = (nn.MaxPool2d, nn.Flatten, nn.Identity, nn.Dropout, Gather)
 _PASSING_FUNCTIONS = (torch.flatten, torch.cat, "flatten")
 
 
-def feeding(model: nn.Module, layers: Collection[str]) -> dict[str, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """What a study can write where inputs cannot be quantized.
+
+    Attributes:
+        instead: the setting without quantized inputs, or the method.
+        roles: the leaf that names layers, by their roles, whose inputs stay as they are; empty: there is none.
+
+    """
+
+    instead: str
+    roles: str = ""
+
+    def of_layer(self, model: nn.Module, name: str) -> str:
+        """For one layer of the model."""
+        role = role_of(model, name) if self.roles else None
+        return f"add {role} to {self.roles}, or take {self.instead}" if role else f"take {self.instead}"
+
+    def of_network(self, model: nn.Module) -> str:
+        """For a network in which something else reads what would be quantized."""
+        blocks = "model.block bn_first" if isinstance(model, ResNet) else "a network whose sums read no activations"
+        return f"take {blocks}, or {self.instead}"
+
+
+def feeding(model: nn.Module, layers: Collection[str], way_out: WayOut) -> dict[str, tuple[str, ...]]:
     """For each of `layers` the rectifiers (ReLU, ReLU6) whose outputs are its inputs.
 
     Raises:
@@ -30,12 +58,9 @@ def feeding(model: nn.Module, layers: Collection[str]) -> dict[str, tuple[str, .
             continue
         sources = list(_sources(model, node))
         if not sources or not all(isinstance(layer_of(model, source), _RECTIFIERS) for source in sources):
-            msg = (
-                f"the inputs of layer {node.target} do not come from a ReLU, so that they cannot be quantized; "
-                "leave them fp32 (compress.activations float, compress.activation_bits null), or take a model whose "
-                "layers read activations (model.block bn_first)"
-            )
-            raise InfeasibleError(msg)
+            name, given = str(node.target), ", ".join(_told(model, source) for source in sources)
+            msg = f"the inputs of layer {name} cannot be quantized: they come from {given} and not from a ReLU"
+            raise InfeasibleError(f"{msg}; {way_out.of_layer(model, name)}")
         found[str(node.target)] = tuple(str(source.target) for source in sources)
     return found
 
@@ -50,7 +75,15 @@ def _sources(model: nn.Module, node: Any) -> Iterator[Any]:
             yield before
 
 
-def refuse_other_readers(model: nn.Module, rectifiers: Collection[str]) -> None:
+def _told(model: nn.Module, node: Any) -> str:
+    """What a node of the graph is, in words."""
+    if node.op == "placeholder":
+        return "the image"
+    layer = layer_of(model, node)
+    return f"{node.target} ({type(layer).__name__})" if layer else f"the operation {node.name}"
+
+
+def refuse_other_readers(model: nn.Module, rectifiers: Collection[str], way_out: WayOut) -> None:
     """Make sure that only convolutions and linear layers read what `rectifiers` give.
 
     Raises:
@@ -64,23 +97,22 @@ def refuse_other_readers(model: nn.Module, rectifiers: Collection[str]) -> None:
             continue
         for source in _sources(model, node):
             if source.op == "call_module" and str(source.target) in rectifiers:
-                msg = (
-                    f"activation {source.target} feeds {node.name} beside convolutions, which would see one or two "
-                    "bits; compress.activations sign and ternary need model.block bn_first, or a network without sums"
-                )
-                raise InfeasibleError(msg)
+                told = f"activation {source.target} feeds {node.name} beside convolutions, which would see few bits"
+                raise InfeasibleError(f"{told}; {way_out.of_network(model)}")
 
 
-def quantize_inputs(model: nn.Module, layers: Collection[str], activation: Activation) -> tuple[str, ...]:
+def quantize_inputs(
+    model: nn.Module, layers: Collection[str], activation: Activation, way_out: WayOut
+) -> tuple[str, ...]:
     """Put `activation` in place of every rectifier that feeds `layers`; returns the names of those modules.
 
     Raises:
         InfeasibleError: a layer is fed by something else, or something else is fed by such a rectifier.
 
     """
-    rectifiers = {name for names in feeding(model, layers).values() for name in names}
+    rectifiers = {name for names in feeding(model, layers, way_out).values() for name in names}
     if activation.kind in ("sign", "ternary"):
-        refuse_other_readers(model, rectifiers)
+        refuse_other_readers(model, rectifiers, way_out)
     names = tuple(name for name, _ in model.named_modules() if name in rectifiers)
     install_activations(model, dict.fromkeys(names, activation))
     return names

@@ -18,14 +18,25 @@ def layers_outside(model: nn.Module, roles: Sequence[LayerRole]) -> list[str]:
     `first` is the first convolution, `last` the last linear layer, `downsample` every 1x1 convolution of a shortcut.
     Subclasses of torch's layers are left out: who made them may read their weights elsewhere, as attention does.
     """
-    layers = {name: m for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)}
-    covered: dict[LayerRole, set[str]] = {
+    kept = {name for role in roles for name in _covered(model)[role]}
+    return [name for name in _layers(model) if name not in kept]
+
+
+def role_of(model: nn.Module, name: str) -> LayerRole | None:
+    """The first role that covers a layer, if one does."""
+    return next((role for role, names in _covered(model).items() if name in names), None)
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: m for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)}
+
+
+def _covered(model: nn.Module) -> dict[LayerRole, set[str]]:
+    return {
         "first": {first_layer(model)},
         "last": {last_layer(model)},
-        "downsample": {name for name, layer in layers.items() if _is_shortcut(name, layer)},
+        "downsample": {name for name, layer in _layers(model).items() if _is_shortcut(name, layer)},
     }
-    kept = {name for role in roles for name in covered[role]}
-    return [name for name in layers if name not in kept]
 
 
 def _is_shortcut(name: str, layer: nn.Module) -> bool:

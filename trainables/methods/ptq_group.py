@@ -16,7 +16,7 @@ from trainables.method_config import PtqGroupConfig
 from trainables.methods.base import Method
 from trainables.methods.grid_layers import ClippedActivation, FrozenNorm, GridQuantizer, frozen, thawed
 from trainables.methods.grid_search import activation_step, weight_grids
-from trainables.methods.inputs import feeding, input_bits
+from trainables.methods.inputs import WayOut, feeding, input_bits
 from trainables.methods.layers import layers_outside
 from trainables.models.build import first_layer, last_layer
 from trainables.models.compact import Compact
@@ -254,10 +254,11 @@ def _quantizer(weight: Tensor, bits: int, groups: int, by_range: bool) -> GridQu
 def _rectifiers(model: nn.Module, layers: Sequence[str]) -> tuple[str, ...]:
     """The ReLU that feed layers; the first and the last layer may read something else."""
     ends = (first_layer(model), last_layer(model))
-    fed = feeding(model, [name for name in layers if name not in ends])
+    way_out = WayOut("compress.activation_bits null")
+    fed = feeding(model, [name for name in layers if name not in ends], way_out)
     for end in ends:
         with suppress(InfeasibleError):
-            fed |= feeding(model, [end])
+            fed |= feeding(model, [end], way_out)
     names = {name for sources in fed.values() for name in sources}
     return tuple(name for name, _ in model.named_modules() if name in names)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trainables.config import StqConfig
 from trainables.methods.base import Method
-from trainables.methods.inputs import calibrate, input_bits, quantize_inputs
+from trainables.methods.inputs import WayOut, calibrate, input_bits, quantize_inputs
 from trainables.methods.layers import layers_outside
 from trainables.models.compact import Compact
 from trainables.pruning.cut import cut_channels
@@ -71,7 +71,8 @@ class Stq(Method):
         layers = layers_outside(model, config.full_precision)
         refuse_shared(model, example, layers)
         if config.activations != "float":
-            self.activations = quantize_inputs(model, layers, _activation(config))
+            way_out = WayOut("compress.activations float", "compress.full_precision")
+            self.activations = quantize_inputs(model, layers, _activation(config), way_out)
         for name in layers:
             layer = model.get_submodule(name)
             if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -1,4 +1,4 @@
-"""The graph of a network's forward pass; a layer, a quantized activation and a gated convolution are one node each."""
+"""The graph of a network's forward pass; a layer, ours or torch's, is one node."""
 
 from typing import Any
 
@@ -8,9 +8,10 @@ from torch.fx.proxy import TraceError
 
 from trainables.errors import InfeasibleError
 from trainables.models.gated import GatedConv2d
+from trainables.models.gather import Gather
 from trainables.quantize import IntActivation, SignActivation, TernaryActivation
 
-_WHOLE = (SignActivation, TernaryActivation, IntActivation, GatedConv2d)
+_WHOLE = (SignActivation, TernaryActivation, IntActivation, GatedConv2d, Gather)
 
 
 class _Tracer(torch.fx.Tracer):
