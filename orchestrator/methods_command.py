@@ -48,11 +48,19 @@ def _methods(options: argparse.Namespace) -> int:
 
 
 def settings(method: str) -> list[dict[str, Any]]:
-    """The leaves of a method: name, default and meaning."""
-    properties: Mapping[str, Mapping[str, Any]] = config_of(method).model_json_schema()["properties"]
+    """The leaves of a method that a study may set: name, values, default and meaning."""
+    from orchestrator.spec.leaves import fields, want
+
+    owner = config_of(method)
+    properties: Mapping[str, Mapping[str, Any]] = owner.model_json_schema()["properties"]
     return [
-        {"leaf": f"compress.{name}", "default": facts.get("default"), "meaning": facts.get("description", "")}
-        for name, facts in properties.items()
+        {
+            "leaf": f"compress.{name}",
+            "values": "a mapping" if properties[name].get("type") == "object" else want(owner, name),
+            "default": properties[name].get("default"),
+            "meaning": properties[name].get("description", ""),
+        }
+        for name in fields(owner)
         if name != "method"
     ]
 
@@ -66,6 +74,7 @@ def config_of(method: str) -> "type[CompressBase]":
 
 def _show(names: list[str], *, whole: bool) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from orchestrator.screen import console
     from trainables.method_config.facts import METHOD_FACTS
@@ -79,7 +88,15 @@ def _show(names: list[str], *, whole: bool) -> None:
             table.add_row(name if number == 0 else "", title, facts[field], end_section=last)
     terminal.print(table)
     if whole:
-        leaves = Table("leaf", "default", "meaning", header_style="bold")
+        leaves = Table("leaf", "default", "meaning, and what it takes", header_style="bold")
         for leaf in settings(names[0]):
-            leaves.add_row(leaf["leaf"], json.dumps(leaf["default"]), leaf["meaning"])
+            told = Text(leaf["meaning"]).append(f"\n{leaf['values']}", style="dim")
+            leaves.add_row(leaf["leaf"], Text(_as_words(leaf["default"])), told)
         terminal.print(leaves)
+
+
+def _as_words(default: Any) -> str:
+    """A leaf's default as a study writes it; of a list the words alone."""
+    if isinstance(default, list) and default:
+        return ", ".join(map(str, default))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return default if isinstance(default, str) else json.dumps(default)

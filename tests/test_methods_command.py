@@ -20,9 +20,21 @@ def test_every_method_is_told_of() -> None:
 @pytest.mark.parametrize("name", METHOD_FACTS)
 def test_its_settings_are_the_leaves_of_its_config(name: str) -> None:
     told = settings(name)
-    leaves = set(config_of(name).model_fields) - {"method"}
+    leaves = set(config_of(name).model_fields) - {"method"} - ({"epochs", "lr"} if name == "combine" else set())
     assert {setting["leaf"] for setting in told} == {f"compress.{leaf}" for leaf in leaves}
-    assert all(setting["meaning"] for setting in told)
+    assert all(setting["meaning"] and setting["values"] for setting in told)
+
+
+def test_settings_say_what_they_take() -> None:
+    found = {setting["leaf"]: setting["values"] for setting in settings("ptq_group")}
+    assert found["compress.weight_bits"] == "a whole number in [2, 8]"
+    assert found["compress.activation_bits"] == "a whole number in [2, 8] or null"
+    assert found["compress.distill"] == "a number in [0, 1]"
+    assert found["compress.clip"] == "one of max, mse, learned"
+    assert found["compress.eight_bits"] == "a list of first, last, downsample"
+    assert found["compress.joint"] == "true or false"
+    assert found["compress.distill_layers"] == "a list of texts"
+    assert [setting["values"] for setting in settings("combine")] == ["a mapping"]
 
 
 def test_the_list_has_a_line_of_each_fact(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,7 +44,9 @@ def test_the_list_has_a_line_of_each_fact(capsys: pytest.CaptureFixture[str]) ->
         assert name in text
         assert facts.source.split(" (")[0] in text
     assert main(["methods", "xnet"]) == 0
-    assert "compress.reduction" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "compress.reduction" in told
+    assert "a whole number in [2, 256]" in told
 
 
 def test_as_json_it_is_whole(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,9 +25,16 @@ class MethodFacts:
 
 
 _PLAIN_FP32 = "OpenVINO, ONNX Runtime and torch in fp32"
-_FEW_BITS = "OpenVINO and ONNX Runtime in int8; the packed runtime in bits where inputs are signs or ternary"
-_GROUPS = "needs channels that can be followed and cut; scope inner needs some outside of residual sums"
-_SIGNS = "signs need model.block bn_first, vgg_small, or a network of which convolutions alone read activations"
+_FEW_BITS = "OpenVINO and ONNX Runtime in int8; torch; the packed runtime in bits where inputs are signs or ternary"
+_GROUPS = (
+    "needs channels that can be followed and cut, as those of ShuffleNetV2 cannot be; scope inner needs some outside "
+    "of residual sums"
+)
+_RECTIFIED = "from a ReLU, which leaves out MobileNetV2 and ShuffleNetV2"
+_SIGNS = (
+    f"inputs of fewer bits have to come {_RECTIFIED}; signs and ternary ones need model.block bn_first, vgg_small, or "
+    "a network of which convolutions alone read activations"
+)
 
 METHOD_FACTS: Mapping[str, MethodFacts] = {
     "stq": MethodFacts(
@@ -48,8 +55,8 @@ METHOD_FACTS: Mapping[str, MethodFacts] = {
         "Distribution-Aware Binarization (Prabhu et al., WACV 2018)",
         "weights of the two best values of each filter, inputs of one bit",
         "weights of 1 bit and two numbers a filter",
-        "the packed runtime in bits; OpenVINO and ONNX Runtime in fp32, as int8 has no two free values",
-        _SIGNS,
+        "the packed runtime in bits; OpenVINO, ONNX Runtime and torch in fp32, as int8 has no two free values",
+        f"activations float: none; else {_SIGNS}",
     ),
     "hybrid": MethodFacts(
         "Hybrid Binary Networks (Prabhu et al., WACV 2018)",
@@ -84,7 +91,7 @@ METHOD_FACTS: Mapping[str, MethodFacts] = {
         "k x k convolutions become k x 1 and 1 x k ones",
         "two fp32 layers for one, with BN and ReLU between where asked",
         _PLAIN_FP32,
-        "needs a k x k convolution of one group outside of keep",
+        "needs a k x k convolution of one group outside of keep that is more work than its pair",
     ),
     "expand": MethodFacts(
         "ExpandNets (Guo, Alvarez and Salzmann, NeurIPS 2020)",
@@ -112,7 +119,8 @@ METHOD_FACTS: Mapping[str, MethodFacts] = {
         "a trained network quantized with few images and no labels: groups of filters, block by block, then together",
         "weights of 2 to 8 bits with a step and a zero a group, BN folded; activations of 2 to 8 bits",
         "OpenVINO and ONNX Runtime in int8, weights exact; torch",
-        "groups have to divide the filters; layers between first and last have to read ReLU, or activation_bits null",
+        f"groups have to divide the filters; layers between first and last have to read {_RECTIFIED}, or "
+        "activation_bits null",
     ),
     "combine": MethodFacts(
         "the claim of the sources' theses that methods add up",
