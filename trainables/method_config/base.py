@@ -98,7 +98,9 @@ class StepBase(CompressBase):
 class DistillFields(StepBase):
     """What every method that trains can add: a loss by which the network follows the one that it began as."""
 
-    distill: Share = Field(default=0.0, description="share of the loss that follows the dense parent")
+    distill: Share = Field(
+        default=0.0, description="share of the loss that follows the parent, in a pipeline the step before"
+    )
     temperature: float = Field(default=4.0, gt=0, description="softens the logits in distillation")
     distill_losses: DistillLosses = Field(
         default=("logits",),
