@@ -53,6 +53,9 @@ def test_axes_over_leaves_of_steps_are_the_pipelines_written_out(tmp_path: Path)
     assert inside.cells == 6
     assert [trial.id for trial in inside.trials] == [trial.id for trial in whole.trials]
     assert list(inside.stages) == list(whole.stages)
+    plain = "{1_group_sparsity: {method: group_sparsity, epochs: 1}, 2_stq: {method: stq, epochs: 1, scope: all}}"
+    both = planned(study(tmp_path, PIPELINE, AXES, f"  compress.steps: [{plain}]\n"))
+    assert [trial.id for trial in both.trials] == [trial.id for trial in whole.trials]
     steps = written.replace("{method: combine, steps: ", "").replace("}}}", "}}")
     listed = planned(study(tmp_path, PIPELINE, "axes:\n  compress.steps:\n", steps))
     assert [trial.id for trial in listed.trials] == [trial.id for trial in whole.trials]

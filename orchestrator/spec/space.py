@@ -219,7 +219,8 @@ class Space:
         return tree
 
     def _with_axes(self, tree: dict[str, Value], axes: Iterable[int], state: State) -> dict[str, Value]:
-        for i in axes:
+        """A section with the values of some axes; those of steps' leaves last, as another axis may give all steps."""
+        for i in sorted(axes, key=lambda i: step_leaf(self.axes[i].leaf) is not None):
             tree = placed(tree, self.axes[i].leaf, self.values[i][state[i]])
         return tree
 
