@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+import msgspec
+
 from orchestrator.durable import publish
 from orchestrator.errors import RunError, StoreError
 from orchestrator.estimate import network
@@ -85,8 +87,9 @@ class Precisions:
 
     def _read(self) -> dict[str, Precision]:
         try:
-            return json.loads(self._file.read_bytes()) if self._file.exists() else {}
-        except (OSError, ValueError) as error:
+            found = self._file.read_bytes() if self._file.exists() else b"{}"
+            return msgspec.json.decode(found, type=dict[str, Precision])
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise StoreError(f"{self._file}: cannot be read ({error}); remove the file to probe again") from error
 
 

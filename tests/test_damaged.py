@@ -9,9 +9,12 @@ from conftest import refused
 from report_tables import data_of
 
 from orchestrator.cli import main
+from orchestrator.errors import StoreError
 from orchestrator.layout import Layout
+from orchestrator.precision import Precisions
 from orchestrator.report.serve import LiveReport
 from orchestrator.watch import Follower
+from trainables.config import TrialConfig
 
 
 def cut(path: Path) -> Path:
@@ -103,3 +106,12 @@ def test_a_truncated_table_of_a_study_that_is_served_or_followed(
     standing = Follower(Layout(root), "good", skip_damaged=True).look()
     assert not standing.has_table
     assert len(standing.left_out) == 1
+
+
+@pytest.mark.parametrize("text", ['"x"', "[]", "3", '{"resnet8": "fp8"}', '{"resnet8": 3}', "{"])
+def test_answers_about_precision_that_are_none_are_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "precision.json"
+    file.write_text(text)
+    config = TrialConfig.model_validate({"data": {"name": "cifar10"}, "model": {"name": "resnet8"}})
+    with pytest.raises(StoreError, match=r"precision\.json: cannot be read .*; remove the file to probe again"):
+        Precisions(file, "cpu", lambda _: None, may_probe=False)(config)

@@ -175,6 +175,13 @@ def test_a_truncated_file_is_named(study: Path, kept: int) -> None:
         orchestrator.load(study)
 
 
+def test_a_name_of_a_column_that_is_no_text_is_told(study: Path) -> None:
+    file = study / "trials.parquet"
+    file.write_bytes(file.read_bytes().replace(b"accuracy", b"\x80ccuracy"))
+    with pytest.raises(TableError, match=r"trials\.parquet: not a readable Parquet file .*utf-8"):
+        orchestrator.load(study)
+
+
 def test_another_kind_of_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x" * 1000)
     with pytest.raises(TableError, match=r"notes\.txt: not a readable Parquet file"):

@@ -97,7 +97,7 @@ def readable(name: str) -> Generator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:  # a name of a column may be no text
         msg = f"{name}: not a readable Parquet file ({first_line(error)}); is it truncated, or of another kind?"
         raise TableError(msg) from error
 
