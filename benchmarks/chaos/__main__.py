@@ -1,7 +1,7 @@
 """Real faults done to real sweeps, and what was lost: a table.
 
-uv run python -m benchmarks.chaos                        (all faults; about N minutes on 2 cores)
-uv run python -m benchmarks.chaos --only serial --scale 0.1
+uv run python -m benchmarks.chaos                        (all faults; 80 minutes on 2 cores)
+uv run python -m benchmarks.chaos --only serial-random --scale 0.1
 """
 
 import argparse

@@ -7,7 +7,7 @@ from orchestrator.failures import RETRIES
 from orchestrator.spec.demands import DEVICES, KINDS
 from orchestrator.spec.leaves import OBSERVED, SectionFacts, sections
 from orchestrator.spec.model import KEEP, REPEATS, SEARCH_NAMES
-from orchestrator.spec.pipelines import step_facts
+from orchestrator.spec.pipelines import PIPELINE, step_facts
 
 Schema = dict[str, Any]
 
@@ -135,7 +135,20 @@ def _leaf_schemas(facts: SectionFacts) -> Schema:
                 found.setdefault(name, dict(schema))
     if facts.tag:
         found[facts.tag] = {"enum": list(facts.classes), "description": "which method"}
+    if PIPELINE in facts.classes:
+        found["steps"] = _steps(facts, str(found["steps"]["description"]))
     return found
+
+
+def _steps(facts: SectionFacts, description: str) -> Schema:
+    step: Schema = {
+        "type": "object", "additionalProperties": False, "required": [facts.tag],
+        "properties": _leaf_schemas(step_facts(facts)),
+    }  # fmt: skip
+    return {
+        "type": "object", "additionalProperties": False, "description": description,
+        "patternProperties": {r"^[1-9]_\w+$": step},
+    }  # fmt: skip
 
 
 def _section(facts: SectionFacts) -> Schema:
