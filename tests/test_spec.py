@@ -226,9 +226,11 @@ def test_the_schema_knows_every_leaf_and_bound() -> None:
     assert axes["compress.pfr"]["oneOf"][0]["items"]["exclusiveMaximum"] == 1
     assert "compress.threshold_of" in axes
     inner = properties["axes"]["patternProperties"]
-    (step,) = properties["base"]["properties"]["compress"]["oneOf"][0]["properties"]["steps"][
+    step = study_schema()["$defs"]["step"]
+    (named,) = properties["base"]["properties"]["compress"]["oneOf"][0]["properties"]["steps"][
         "patternProperties"
     ].values()
+    assert named == {"$ref": "#/$defs/step"}
     assert step["properties"]["pfr"] == axes["compress.pfr"]["oneOf"][0]["items"]
     assert "steps" not in step["properties"]
     found = [schema for pattern, schema in inner.items() if re.fullmatch(pattern, "compress.steps.2_stq.pfr")]

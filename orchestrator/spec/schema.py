@@ -34,6 +34,7 @@ def study_schema() -> Schema:
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$defs": {"step": _step(facts["compress"])},
         "title": "study",
         "type": "object",
         "additionalProperties": False,
@@ -136,18 +137,21 @@ def _leaf_schemas(facts: SectionFacts) -> Schema:
     if facts.tag:
         found[facts.tag] = {"enum": list(facts.classes), "description": "which method"}
     if PIPELINE in facts.classes:
-        found["steps"] = _steps(facts, str(found["steps"]["description"]))
+        found["steps"] = _steps(str(found["steps"]["description"]))
     return found
 
 
-def _steps(facts: SectionFacts, description: str) -> Schema:
-    step: Schema = {
-        "type": "object", "additionalProperties": False, "required": [facts.tag],
-        "properties": _leaf_schemas(step_facts(facts)),
-    }  # fmt: skip
+def _steps(description: str) -> Schema:
     return {
         "type": "object", "additionalProperties": False, "description": description,
-        "patternProperties": {r"^[1-9]_\w+$": step},
+        "patternProperties": {r"^[1-9]_\w+$": {"$ref": "#/$defs/step"}},
+    }  # fmt: skip
+
+
+def _step(compress: SectionFacts) -> Schema:
+    return {
+        "type": "object", "additionalProperties": False, "required": [compress.tag],
+        "properties": _leaf_schemas(step_facts(compress)),
     }  # fmt: skip
 
 
