@@ -194,6 +194,21 @@ def test_a_worker_that_ends_between_two_stages_leaves_no_note(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_the_guard_ends_a_worker_whose_raylet_is_gone(tmp_path: Path) -> None:
+    starts = ["sh", "-c", "sleep 60 & echo $!; read line"]
+    with subprocess.Popen(starts, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as raylet:
+        assert raylet.stdout is not None
+        worker, note = int(raylet.stdout.readline()), tmp_path / "note"
+        found = Guard(worker)
+        found.told({"note": str(note)})
+        found.look()
+        assert not note.exists()
+        assert guarding.state(worker) in "RSD"
+    found.look()
+    assert json.loads(note.read_text())["failure"] == "lost"
+    assert wait(lambda: guarding.state(worker) in "Z?")
+
+
 def test_a_killed_process_is_buried_by_its_guard_which_then_ends(tmp_path: Path) -> None:
     """The real processes: worker, guard, and a kill that nobody announces."""
     code = (

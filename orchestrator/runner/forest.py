@@ -14,12 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
 from ray.tune.search import Searcher
 
 from orchestrator.ledger import StageRecord
 from orchestrator.runner.limits import Limits, asked_back_by_signals
-from orchestrator.runner.messages import Alive, Ended, Over, Reported, Take
+from orchestrator.runner.messages import Alive, Broken, Ended, Over, Reported, Take
 from orchestrator.runner.ray_host import bundle
 from orchestrator.runner.task import Task, Workplace
 from orchestrator.storage.places import AnyPath
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from trainables.stages.datasets import Datasets
 
 ALIVE_EVERY_S = 2.0
+LOOK_EVERY_S = 5.0
+"""Ray itself takes about ten seconds to notice that a raylet is dead."""
 
 
 def fit(wire: Connection, place: Workplace, workers: int, folder: Path) -> None:
@@ -63,11 +66,15 @@ class _AllDone(BaseException):
 
 
 class _Pulse(tune.Callback):
-    """Tells the driver now and then that Tune's loop still turns."""
+    """Tells the driver now and then that Tune's loop still turns, and when that is in vain.
+
+    Where this machine's raylet has died Ray ends the job, and Tune waits for workers that nobody will start.
+    """
 
     def __init__(self, wire: Connection) -> None:
         self._wire = wire
-        self._told_at = 0.0
+        self._told_at = self._looked_at = time.monotonic()
+        self._node = ray.get_runtime_context().get_node_id()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -75,9 +82,15 @@ class _Pulse(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune's loop has turned once more."""
         del iteration, trials, info
-        if time.monotonic() - self._told_at >= ALIVE_EVERY_S:
-            self._told_at = time.monotonic()
+        now = time.monotonic()
+        if now - self._told_at >= ALIVE_EVERY_S:
+            self._told_at = now
             self._wire.send(Alive())
+        if now - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at = now
+            if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self._node):
+                self._wire.send(Broken("Ray has lost this machine: its raylet is dead"))
+                raise _AllDone
 
 
 class Parcel:

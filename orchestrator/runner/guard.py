@@ -4,8 +4,8 @@
 
 The worker writes a line of JSON to its standard input when a stage begins: `note` (the file that tells of a death),
 `memory` (bytes or null) and `timeout_s` (or null); `{"preempted": true}` when it was told to go; `{}` when the stage is
-over. A worker that is stopped, or stuck in a library, listens to nobody else. Nothing but the standard library is
-loaded here, and nothing of ours.
+over. A worker that is stopped, or stuck in a library, listens to nobody else, and one whose raylet has died waits for
+work for ever. Nothing but the standard library is loaded here, and nothing of ours.
 """
 
 import contextlib
@@ -35,6 +35,7 @@ class Guard:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        self.parent = parent(pid)
         self.order: dict[str, object] = {}
         self.preempted = False
         self.rss = 0
@@ -58,6 +59,8 @@ class Guard:
             self.hold(now)
         if self.stopped_since and now - self.stopped_since > STOPPED_S:
             self.end("lost", f"its process stood still (stopped) for {STOPPED_S:g} s")
+        elif self.parent and parent(self.pid) not in (self.parent, 0):
+            self.end("lost", "the raylet that had started its process is gone")
 
     def hold(self, now: float) -> None:
         """The worker to the limits of its stage."""
@@ -121,10 +124,20 @@ def resident(pid: int) -> int:
 
 def state(pid: int) -> str:
     """The letter of a process's state; `?` where it is not known."""
+    return stat(pid)[0]
+
+
+def parent(pid: int) -> int:
+    """The process that started it, or has taken it over; 0 where that is not known."""
+    return int(stat(pid)[1])
+
+
+def stat(pid: int) -> list[str]:
+    """What the kernel says of a process from the letter of its state on."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return "?"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["?", "0"]
 
 
 def oom_kills() -> int:
