@@ -187,6 +187,8 @@ def test_a_worker_asked_back_and_a_raylet_killed_cost_what_was_in_hand(command: 
 def test_a_stopped_worker_is_killed_alone_at_its_time(command: Command) -> None:
     study = command.study(LONG)
     with sweeping(command, study, "--cores", 2, "--set", "resources.timeout=40") as sweep:
+        # One that is stopped before its first stage has begun is not under that stage's time.
+        until(lambda: len(replay(Layout(command.folder / "results").ledger).records) >= 2)
         sweep.until(" timeout: ", lambda worker: os.kill(worker.pid, signal.SIGSTOP), AT_WORK)
     assert sweep.process.returncode == 0, sweep.said
     assert not sweep.tells("the runner broke")
@@ -214,6 +216,5 @@ def test_a_worker_that_rays_memory_monitor_kills_is_out_of_memory(command: Comma
     tight = Command(command.folder, ray)
     output = tight("sweep", tight.study(ONE_CELL.replace("epochs: 2", "epochs: 200")), "--cores", 1, expect=1)
     assert "Ray's memory monitor ended its process" in output
-    assert "the runner broke and is started again" in output
     assert (command.trials()["failure"] == "oom").all()
     assert set(command.stages()["earlier"]) == {"oom"}

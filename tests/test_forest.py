@@ -48,7 +48,7 @@ def test_tune_keeps_neither_tasks_nor_records(tmp_path: Path, task: Task) -> Non
     from orchestrator.runner.forest import ForestSearcher
 
     driver = Driver([task, Wait()])
-    searcher = ForestSearcher(driver, place(tmp_path), tasks=1)  # pyright: ignore[reportArgumentType]
+    searcher = ForestSearcher(driver, place(tmp_path), {}, tasks=1)  # pyright: ignore[reportArgumentType]
     config = searcher.suggest("trial")
     kept = copy.deepcopy(config)["parcel"]
     assert kept is config["parcel"]
@@ -70,7 +70,7 @@ def test_a_worker_that_died_is_told_and_the_end_leaves_tunes_loop(tmp_path: Path
     from orchestrator.runner.forest import ForestSearcher, _AllDone  # pyright: ignore[reportPrivateUsage]
 
     driver = Driver([task, Over()])
-    searcher = ForestSearcher(driver, place(tmp_path), tasks=1)  # pyright: ignore[reportArgumentType]
+    searcher = ForestSearcher(driver, place(tmp_path), {}, tasks=1)  # pyright: ignore[reportArgumentType]
     searcher.suggest("trial")
     with pytest.raises(_AllDone):
         searcher.on_trial_complete("trial", error=True)

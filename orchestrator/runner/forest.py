@@ -9,6 +9,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.ledger import StageRecord
 from orchestrator.runner.limits import Limits, asked_back_by_signals
-from orchestrator.runner.messages import Alive, Broken, Ended, Over, Reported, Take
+from orchestrator.runner.messages import LOW_MEMORY, Alive, Broken, Ended, Over, Reported, Take
 from orchestrator.runner.ray_host import bundle
 from orchestrator.runner.task import Task, Workplace
 from orchestrator.storage.places import AnyPath
@@ -37,11 +39,13 @@ def fit(wire: Connection, place: Workplace, workers: int, folder: Path) -> None:
     """Run until the driver has nothing left; Tune's own files go to `folder`."""
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # or the workers would be started one after the other
-    searcher = ForestSearcher(wire, place, tasks=workers + 1)
+    errors: dict[str, str] = {}
+    searcher = ForestSearcher(wire, place, errors, tasks=workers + 1)
     tuner = tune.Tuner(
         StageWorker,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=_Listener(errors),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=str,
@@ -91,6 +95,20 @@ class _Pulse(tune.Callback):
             if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self._node):
                 self._wire.send(Broken("Ray has lost this machine: its raylet is dead"))
                 raise _AllDone
+
+
+class _Listener(FIFOScheduler):
+    """Hears what Ray says of a worker that died, by trial; a searcher is only told that it did."""
+
+    def __init__(self, errors: dict[str, str]) -> None:
+        super().__init__()
+        self._errors = errors
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Comes before the searcher is told."""
+        del tune_controller
+        with suppress(OSError, TypeError):
+            self._errors[trial.trial_id] = Path(trial.error_file).read_text(errors="replace")
 
 
 class Parcel:
@@ -166,8 +184,9 @@ def _datasets(root: AnyPath) -> "Datasets":
 class ForestSearcher(Searcher):
     """Hands out the driver's tasks as Tune trials; nothing is suggested, everything is looked up."""
 
-    def __init__(self, wire: Connection, place: Workplace, tasks: int) -> None:
+    def __init__(self, wire: Connection, place: Workplace, errors: dict[str, str], tasks: int) -> None:
         super().__init__(metric="records", mode="max")
+        self._errors = errors
         self._place = place
         self._most = tasks
         self._wire = wire
@@ -213,7 +232,7 @@ class ForestSearcher(Searcher):
         task, parcel = found
         parcel.task = None
         fault = self._faults.pop(trial_id, "its process was killed or crashed" if error else None)
-        self._wire.send(Ended(task, fault))
+        self._wire.send(Ended(task, fault, low_memory=LOW_MEMORY in self._errors.pop(trial_id, "")))
         if isinstance(self._wire.recv(), Over):
             raise _AllDone
 

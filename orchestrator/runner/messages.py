@@ -7,6 +7,9 @@ from orchestrator.ledger import StageRecord
 from orchestrator.runner.task import Workplace
 from orchestrator.spec.resources import Demand
 
+LOW_MEMORY = "running low on memory"
+"""What Ray says, here or there, of a worker that its memory monitor has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -57,10 +60,14 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A task ended; `fault` is why, where its worker did not get through it. The driver answers `Wait` or `Over`."""
+    """A task ended; `fault` is why, where its worker did not get through it. The driver answers `Wait` or `Over`.
+
+    `low_memory`: Ray's memory monitor has ended the worker.
+    """
 
     task: str
     fault: str | None = None
+    low_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

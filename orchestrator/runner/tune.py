@@ -15,6 +15,7 @@ from typing import IO
 from orchestrator.errors import InterruptedRunError, RunError
 from orchestrator.runner.base import Driver, RunnerBrokenError
 from orchestrator.runner.messages import (
+    LOW_MEMORY,
     Alive,
     Broken,
     Ended,
@@ -41,8 +42,7 @@ LOOK_EVERY_S = 0.5
 NOTE_S = 1.0
 """How long a note of a death may be on its way."""
 
-LOW_MEMORY = "running low on memory"
-"""What Ray says of a worker that its memory monitor has killed."""
+RAY_ENDED_IT = "Ray's memory monitor ended its process: the machine ran low on memory"
 
 CONNECT_S = 10.0
 RECONNECT_S = 60.0
@@ -88,7 +88,7 @@ class TuneRunner:
                 case Reported():
                     driver.commit(word.records)
                 case Ended():
-                    self._ended(driver, tasks.pop(word.task), word.fault)
+                    self._ended(driver, tasks.pop(word.task), word)
                     host.say(Over() if driver.finished else Wait())
                 case Refused():
                     raise RunError(word.reason)
@@ -110,10 +110,12 @@ class TuneRunner:
         tasks[task.name] = task
         return task
 
-    def _ended(self, driver: Driver, task: Task, fault: str | None) -> None:
-        """A worker that died leaves a note, or its guard does."""
-        if fault is not None:
-            driver.lost(task, self._noted(task, NOTE_S) or Death("lost", fault))
+    def _ended(self, driver: Driver, task: Task, word: Ended) -> None:
+        """A worker that died leaves a note, or its guard does; neither knows that it was Ray that ended it."""
+        if word.low_memory:
+            driver.lost(task, Death("oom", RAY_ENDED_IT))
+        elif word.fault is not None:
+            driver.lost(task, self._noted(task, NOTE_S) or Death("lost", word.fault))
         else:
             driver.hand_back(task)  # what was not begun, as the worker was told to end or to drain
         self._place.note(task.name).unlink(missing_ok=True)
@@ -127,7 +129,7 @@ class TuneRunner:
         noted = {name: death for name, death in found.items() if death is not None}
         if LOW_MEMORY in broken and noted:
             first = min(noted, key=lambda name: noted[name].at or math.inf)
-            noted[first] = Death("oom", "Ray's memory monitor ended its process: the machine ran low on memory")
+            noted[first] = Death("oom", RAY_ENDED_IT)
         for task in tasks:
             death = noted.get(task.name)
             if death is not None and death.failure != "lost":
