@@ -210,5 +210,5 @@ def test_the_metric_weighs_the_error_and_the_work_that_reads_it() -> None:
 def test_blocks_that_sum_before_the_activation_are_refused_by_name() -> None:
     model = build(ModelConfig(name="resnet8", width=6), 1, 10)
     for method in (Dabn(DabnConfig()), Hybrid(HybridConfig())):
-        with pytest.raises(InfeasibleError, match=r"activation .* feeds add.*need model\.block bn_first"):
+        with pytest.raises(InfeasibleError, match=r"activation .* feeds add.*take model\.block bn_first"):
             method.transform(copy.deepcopy(model), torch.zeros(1, 1, 8, 8))
